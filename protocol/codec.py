@@ -1,0 +1,99 @@
+"""Messages to frames and back.
+
+One ZeroMQ message (or one frame of a socket pair) carries any number of our messages:
+
+    frame 0   msgpack [WIRE_VERSION, [m, m, …]]
+              m = {"t": type, field: value, …}; a field that has its default is left out
+              a body of up to INLINE_BODY bytes stands in "b"; for a larger one "b" is missing
+    frame 1…  one frame per larger body, in the order of their messages, exactly the client's bytes
+
+Several messages in one send because a wake-up of the peer costs more than the bytes. Larger bodies
+have a frame of their own so that ZeroMQ borrows them instead of copying.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Dict, Iterable, List, Sequence, Tuple, Union
+
+import msgpack
+
+from .errors import WireError
+from .messages import BY_TYPE, WIRE_VERSION, Message
+
+Body = Union[bytes, memoryview, bytearray]
+
+#: Bodies up to this many bytes travel inside the header frame.
+INLINE_BODY = 8192
+
+_EMPTY = b""
+_pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+
+
+def _defaults(cls: type) -> List[Tuple[str, Any]]:
+    found: List[Tuple[str, Any]] = []
+    for spec in dataclasses.fields(cls):
+        if spec.default is not dataclasses.MISSING:
+            default = spec.default
+        elif spec.default_factory is not dataclasses.MISSING:
+            default = spec.default_factory()
+        else:
+            default = dataclasses.MISSING
+        found.append((spec.name, default))
+    return found
+
+
+_FIELDS: Dict[type, List[Tuple[str, Any]]] = {cls: _defaults(cls) for cls in BY_TYPE.values()}
+
+
+def encode(messages: Iterable[Tuple[Message, Body]]) -> List[Body]:
+    """(message, body) pairs, the body b"" where the type carries none, to the frames of one send."""
+    heads: List[Dict[str, Any]] = []
+    frames: List[Body] = [_EMPTY]
+    for message, body in messages:
+        head: Dict[str, Any] = {"t": message.type}
+        values = message.__dict__
+        for name, default in _FIELDS[message.__class__]:
+            value = values[name]
+            if value != default:
+                head[name] = value
+        if message.carries_body:
+            if len(body) <= INLINE_BODY:
+                head["b"] = bytes(body)
+            else:
+                frames.append(body)
+        heads.append(head)
+    frames[0] = _pack([WIRE_VERSION, heads])
+    return frames
+
+
+def decode(frames: Sequence[Body]) -> List[Tuple[Any, Body]]:
+    """The frames of one receive to (message, body) pairs. Raises WireError."""
+    try:
+        version, heads = msgpack.unpackb(frames[0], raw=False, strict_map_key=False)
+    except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
+        raise WireError(f"not a message of ours: {error}") from None
+    if version != WIRE_VERSION:
+        raise WireError(
+            f"the peer speaks wire version {version}, this process {WIRE_VERSION}: "
+            "gateway and workers must come from the same installation"
+        )
+    found: List[Tuple[Any, Body]] = []
+    next_frame = 1
+    try:
+        for head in heads:
+            cls = BY_TYPE[head.pop("t")]
+            body: Body = _EMPTY
+            if cls.carries_body:  # type: ignore[attr-defined]
+                inline = head.pop("b", None)
+                if inline is None:
+                    body = frames[next_frame]
+                    next_frame += 1
+                else:
+                    body = inline
+            found.append((cls(**head), body))
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise WireError(f"a message of ours is malformed: {type(error).__name__}: {error}") from None
+    if next_frame != len(frames):
+        raise WireError(f"{len(frames) - next_frame} frames too many")
+    return found
