@@ -1,0 +1,1 @@
+"""The configuration: YAML, environment variables and flags become the typed, frozen `Settings`; see `load.py`."""

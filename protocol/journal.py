@@ -1,11 +1,12 @@
-"""The journal page: what a worker is doing now, readable by the gateway after the worker's death.
+"""The journal page: what a worker has begun, readable by the gateway even after the worker's death.
 
 A file of SIZE bytes in the gateway's private runtime directory, mapped by both. Before a worker runs
-a batch it writes the requests' numbers here, and zero behind it, so that the gateway knows, without
-one message more, which requests a dead worker had begun (retried once, alone) and which it had not
-(simply sent again).
+requests it writes their numbers here, so that the gateway knows, without one message more, which
+requests a dead worker had begun (retried once, alone) and which it had not (simply sent again), and
+since when one has been running. Entries are not cleared: an answer may be lost with its worker after
+it was given, and such a request counts as begun.
 
-    offset 0   SLOTS × uint64 little-endian: request number, 0 = free
+    SLOTS × (uint64 request number, uint64 CLOCK_MONOTONIC nanoseconds), little-endian, a ring; 0 = unused
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from typing import Iterable, List
+import time
+from typing import Dict, Iterable
 
-SLOTS = 512
-SIZE = SLOTS * 8
-_SLOT = struct.Struct("<Q")
+SLOTS = 1024
+_SLOT = struct.Struct("<QQ")
+SIZE = SLOTS * _SLOT.size
 
 
 class Journal:
-    """Written by the worker (`begin`, `end`), read by the gateway (`begun`)."""
+    """Written by the worker (`begin`), read by the gateway (`begun`)."""
 
     def __init__(self, path: str, *, create: bool = False) -> None:
         flags = os.O_RDWR | os.O_CLOEXEC | ((os.O_CREAT | os.O_EXCL) if create else 0)
@@ -32,19 +34,18 @@ class Journal:
             self._page = mmap.mmap(descriptor, SIZE)
         finally:
             os.close(descriptor)
+        self._next = 0
 
-    def begin(self, ids: Iterable[int], first_slot: int = 0) -> None:
-        """Note that these requests are being run, in consecutive slots from `first_slot`."""
-        for offset, number in enumerate(ids, first_slot):
-            _SLOT.pack_into(self._page, offset * 8, number)
+    def begin(self, ids: Iterable[int]) -> None:
+        """Note that these requests begin now. One thread at a time."""
+        now = time.monotonic_ns()
+        for number in ids:
+            _SLOT.pack_into(self._page, self._next * _SLOT.size, number, now)
+            self._next = (self._next + 1) % SLOTS
 
-    def end(self, count: int, first_slot: int = 0) -> None:
-        """Free `count` slots from `first_slot`."""
-        self._page[first_slot * 8 : (first_slot + count) * 8] = bytes(count * 8)
-
-    def begun(self) -> List[int]:
-        """The numbers of the requests that are being run, or were when the worker died."""
-        return [number for (number,) in _SLOT.iter_unpack(self._page[:]) if number]
+    def begun(self) -> Dict[int, float]:
+        """The numbers of the last SLOTS requests that were begun, and when: seconds of CLOCK_MONOTONIC."""
+        return {number: at / 1e9 for number, at in _SLOT.iter_unpack(self._page[:]) if number}
 
     def close(self) -> None:
         self._page.close()

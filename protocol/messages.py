@@ -235,12 +235,24 @@ class MetadataRequest(Message):
 
 @dataclass
 class FetchRequest(Message):
-    """Download the model's directory to `destination`, which does not exist yet."""
+    """Download the model's directory to `destination`, which does not exist yet.
+
+    `uri` is a model URI, or the `source` of a ResolvedReply: then exactly that content or an error.
+    """
 
     type: ClassVar[str] = "fetch"
     id: int
     uri: str
     destination: str
+
+
+@dataclass
+class SearchRequest(Message):
+    """Where do the aliases of these registered models point now? One call for all of them."""
+
+    type: ClassVar[str] = "search"
+    id: int
+    names: List[str]
 
 
 # ---- fetcher -> gateway --------------------------------------------------------------------------
@@ -274,6 +286,15 @@ class FetchedReply(Message):
     type: ClassVar[str] = "fetched"
     id: int
     path: str = ""
+
+
+@dataclass
+class SearchedReply(Message):
+    """Registered model's name -> {alias: version}; "latest" among them. A name not found is missing."""
+
+    type: ClassVar[str] = "searched"
+    id: int
+    models: Dict[str, Dict[str, str]] = field(default_factory=dict)
 
 
 @dataclass

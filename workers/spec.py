@@ -30,7 +30,6 @@ class WorkerSpec:
     image: Optional[Dict[str, Any]] = None
     pdf: Optional[Dict[str, Any]] = None
     batching: Optional[Dict[str, Any]] = None
-    memory_limit: int = 0  # bytes; 0: none
 
     @classmethod
     def from_wire(cls, data: Dict[str, Any]) -> WorkerSpec:

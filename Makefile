@@ -1,0 +1,86 @@
+# Every target sets up what it needs; a second call does only what changed. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+CLIENTS := .venvs/tritonclient/.installed .venvs/kserve/.installed
+ABSENT := $(if $(wildcard bench/run.py),,bench) $(if $(wildcard tests/pythons),,test-pythons)
+UV := $(BIN)/uv
+COMPILE = $(UV) pip compile --universal --upgrade --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet
+ARGS ?=
+ONCE ?=
+
+.PHONY: help install check test test-clients test-pythons demo demo-models bench constraints clean
+
+help:  # the list that you are reading
+	@echo "usage: make TARGET"
+	@awk -F ':.*## ' -v absent=" $(ABSENT) " '/^[a-z-]+:.*## / { if (!index(absent, " " $$1 " ")) printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(INSTALLED)  ## the environment for development, in .venv (PYTHON=python3.12 chooses the Python)
+	@echo "ready: $(BIN)/modelhub"
+
+check: $(INSTALLED)  ## lint, format, strict types, and which folder may import which
+	@echo "==> ruff check";        $(BIN)/ruff check --quiet
+	@echo "==> ruff format";       $(BIN)/ruff format --check --quiet || { echo "not formatted; run: $(BIN)/ruff format"; exit 1; }
+	@echo "==> mypy --strict";     $(BIN)/mypy --no-error-summary
+	@echo "==> import contracts";  $(BIN)/lint-imports --no-logo > $(VENV)/.imports 2>&1 || { cat $(VENV)/.imports; exit 1; }
+
+test: $(INSTALLED) $(CLIENTS)  ## all tests, with real servers, workers and clients (ARGS="-k name" narrows them)
+	@echo "==> pytest"; $(BIN)/pytest --ignore=tests/pythons $(ARGS)
+
+test-clients: $(INSTALLED) $(CLIENTS)  ## only the unmodified tritonclient and kserve clients
+	@echo "==> pytest tests/clients"; $(BIN)/pytest tests/clients $(ARGS)
+
+test-pythons: $(INSTALLED)  ## models from other Pythons and old MLflow versions, side by side
+	@echo "==> pytest tests/pythons"; $(BIN)/pytest tests/pythons $(ARGS)
+
+demo: $(INSTALLED)  ## an MLflow server, real models, the gateway, and a call to each (ONCE=1 stops afterwards)
+	@ONCE=$(ONCE) exec $(BIN)/python examples/demo.py
+
+demo-models: $(INSTALLED)  ## only the model folders that examples/models.yaml names
+	@$(BIN)/python examples/demo_models.py --folder .demo/models
+
+bench: $(INSTALLED)  ## throughput and latency beside other servers
+	@$(BIN)/python bench/run.py $(ARGS)
+
+constraints: $(UV)  ## pin the newest versions: constraints.txt, tests/clients/*.txt
+	@echo "==> constraints.txt"
+	@$(COMPILE) pyproject.toml --group test --group check --python-version 3.10 --output-file constraints.txt
+	@for client in tritonclient kserve; do \
+	    echo "==> tests/clients/$$client.txt"; \
+	    $(COMPILE) tests/clients/$$client.in --python-version 3.11 --output-file tests/clients/$$client.txt; \
+	done
+	@! grep -n '://' constraints.txt tests/clients/*.txt || { echo "these files must hold no addresses"; exit 1; }
+
+clean:  ## remove what these targets made: environments, demo, caches
+	@rm -rf $(VENV) .venvs .demo .bench build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(BIN)/python:
+	@command -v $(PYTHON) > /dev/null || { echo "no $(PYTHON) here: install Python 3.11 or newer, or name one with PYTHON=…"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "$(PYTHON) is $$($(PYTHON) --version 2>&1): install Python 3.11 or newer, or name one with PYTHON=…"; exit 1; }
+	@echo "==> $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) > /dev/null || { rm -rf $(VENV); \
+	    echo "$(PYTHON) cannot make environments: install its venv module (Debian, Ubuntu: apt-get install python3-venv)"; exit 1; }
+
+$(UV): | $(BIN)/python
+	@echo "==> uv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' constraints.txt)"
+
+$(INSTALLED): pyproject.toml constraints.txt | $(UV)
+	@echo "==> packages of pyproject.toml at the versions of constraints.txt (a minute or two the first time)"
+	@$(UV) pip install --quiet --python $(BIN)/python -e . --group test --group check -c constraints.txt
+	@command -v pdftoppm > /dev/null || .ci/install-poppler
+	@touch $@
+
+.venvs/%/.installed: tests/clients/%.txt | $(UV)
+	@echo "==> the $* client in .venvs/$*"
+	@test -x .venvs/$*/bin/python || $(UV) venv --quiet --python $(BIN)/python .venvs/$*
+	@$(UV) pip install --quiet --python .venvs/$*/bin/python -r tests/clients/$*.txt
+	@touch $@

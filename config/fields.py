@@ -1,0 +1,183 @@
+"""The base of every settings section, and the annotated types that its fields share.
+
+A relative path means: relative to the folder of the YAML file, or, when it came from a flag or an
+environment variable, to the working directory. `FromShell` marks the latter.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import unquote
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
+
+NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$"
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_AUTHORITY = re.compile(r"^//(localhost)?(?=/)")
+_VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+_TARGET_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_.]*$"
+
+
+class Section(BaseModel):
+    """A frozen mapping of the configuration; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+
+class FromShell(str):
+    """Text of a flag or an environment variable: lists are comma-separated, paths relative to the working directory."""
+
+    __slots__ = ()
+
+
+def has_scheme(text: str) -> bool:
+    """Whether this is a URI (`runs:/…`, `models:/…`, `s3://…`, `file:…`) and not a path."""
+    return _SCHEME.match(text) is not None
+
+
+def absolute(value: str, info: ValidationInfo) -> str:
+    """The path as an absolute one, `~` expanded; see the module's docstring for what it is relative to."""
+    folder = None if isinstance(value, FromShell) else (info.context or {}).get("folder")
+    return os.path.normpath(os.path.join(folder or os.getcwd(), os.path.expanduser(value)))
+
+
+def _local_path(value: object, info: ValidationInfo) -> str:
+    if isinstance(value, Path):
+        value = str(value)
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{value!r} is not a path")
+    return absolute(value, info)
+
+
+def _uri(value: object, info: ValidationInfo) -> str:
+    if isinstance(value, Path):
+        value = str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{value!r} is not a URI; write runs:/<id>/model, models:/<name>@<alias> or a path")
+    if value.startswith("file:"):
+        path = unquote(_AUTHORITY.sub("", value.removeprefix("file:")))
+        if path.startswith("//"):
+            raise ValueError(f"{value[:100]!r} is on another machine; only files of this one can be served")
+        return absolute(FromShell(path) if isinstance(value, FromShell) else path, info)
+    return value.strip() if has_scheme(value) else absolute(value, info)
+
+
+def _environment(value: object, info: ValidationInfo) -> str:
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, str) and value in ("auto", "shared", "isolated"):
+        return str(value)
+    if isinstance(value, str) and ("/" in value or value.startswith(("~", "."))):
+        return absolute(value, info)
+    raise ValueError(f"{value!r} is not an environment; write auto, shared, isolated, or a path such as ./venv")
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(NAME_PATTERN, value):
+        raise ValueError(
+            f"{value[:60]!r} is not a name; write 1 to 200 letters, digits, '_', '.' or '-', "
+            "beginning with a letter, a digit or '_'"
+        )
+    return value
+
+
+def _variable(value: str) -> str:
+    if not re.fullmatch(_VARIABLE_PATTERN, value):
+        raise ValueError(
+            f"{value.partition('=')[0][:60]!r} is not the name of an environment variable; write names only"
+        )
+    return value
+
+
+def _target(value: str) -> str:
+    if not re.fullmatch(_TARGET_PATTERN, value):
+        raise ValueError(f"{value[:100]!r} is not a class; write package.module:Class")
+    return value
+
+
+def _version(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"{str(value).lower()} is not a whole number")
+    return value
+
+
+def _split(value: object) -> object:
+    if isinstance(value, FromShell):
+        return [FromShell(part.strip()) for part in value.split(",") if part.strip()]
+    return value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+#: Splits the comma-separated text of a flag or variable; put on every list.
+Listed = BeforeValidator(_split)
+#: Accepts INFO for info.
+AnyCase = BeforeValidator(_lower)
+
+#: Keeps true from meaning 1; last in an Annotated, or its bounds do not reach the JSON Schema.
+NoBool = BeforeValidator(_no_bool)
+
+Count = Annotated[int, Field(ge=1), NoBool]
+"""At least one."""
+
+LocalPath = Annotated[str, BeforeValidator(_local_path), WithJsonSchema({"type": "string", "minLength": 1})]
+"""An absolute path."""
+
+ModelUri = Annotated[str, BeforeValidator(_uri), WithJsonSchema({"type": "string", "minLength": 1})]
+"""A URI with a scheme, or an absolute path."""
+
+EnvironmentChoice = Annotated[
+    str, BeforeValidator(_environment), WithJsonSchema({"type": "string", "examples": ["auto", "shared", "isolated"]})
+]
+"""auto, shared, isolated, or the absolute path of a Python or venv."""
+
+Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})]
+"""What may stand between two slashes of a route."""
+
+VariableName = Annotated[
+    str, AfterValidator(_variable), WithJsonSchema({"type": "string", "pattern": _VARIABLE_PATTERN})
+]
+"""The name of an environment variable."""
+
+ClassTarget = Annotated[str, AfterValidator(_target), WithJsonSchema({"type": "string", "pattern": _TARGET_PATTERN})]
+"""package.module:Class"""
+
+VersionLabel = Annotated[
+    str,
+    AfterValidator(_name),
+    BeforeValidator(_version),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": NAME_PATTERN}, {"type": "integer"}]}),
+]
+"""A version as text; a whole number is accepted."""
+
+
+def _threads(value: object) -> Any:
+    if isinstance(value, str) and not value.isdecimal():
+        if value != "auto":
+            raise ValueError(f"{value[:60]!r} is neither auto nor a whole number")
+        return 0
+    return value
+
+
+Threads = Annotated[
+    int,
+    BeforeValidator(_no_bool),
+    BeforeValidator(_threads),
+    Field(ge=0, le=4096),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 0}]}),
+]
+"""Threads of the numeric libraries; `auto` is 0 and means all CPUs of the cgroup."""
+
+Device = Annotated[
+    str, BeforeValidator(_version), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 0}]})
+]
+"""A GPU's index or its id (GPU-…), as CUDA_VISIBLE_DEVICES takes them."""

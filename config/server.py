@@ -1,0 +1,142 @@
+"""The `server:` section: where the gateway listens, what it accepts, where it keeps things."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from .fields import NAME_PATTERN, AnyCase, FromShell, Listed, LocalPath, Name, NoBool, Section
+from .quantities import Duration, PositiveSize, Size
+
+ADMIN_PORT = 8081
+
+
+def default_state_dir(environ: Mapping[str, str]) -> str:
+    """`$XDG_CACHE_HOME/modelhub`, else `~/.cache/modelhub`."""
+    return os.path.join(environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "modelhub")
+
+
+def _state_dir() -> str:
+    return default_state_dir(os.environ)
+
+
+def _admin(value: object) -> Any:
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)
+    if value in ("same", "off") or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 65535):
+        return value
+    raise ValueError(f"{value!r} is neither same, off nor a port (0 to 65535)")
+
+
+def _readiness(value: object) -> Any:
+    if isinstance(value, str) and value in ("all", "any"):
+        return str(value)
+    names = value.split(",") if isinstance(value, FromShell) else value
+    if isinstance(names, (list, tuple)) and all(
+        isinstance(name, str) and re.fullmatch(NAME_PATTERN, name) for name in names
+    ):
+        return tuple(names)
+    raise ValueError(f"{value!r} is neither all, any nor a list of models' names"[:200])
+
+
+def _level(value: object) -> Any:
+    return "warning" if value == "warn" else value
+
+
+Port = Annotated[int, Field(ge=0, le=65535), NoBool]
+
+
+class LogSettings(Section):
+    """What the gateway writes to its log."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_level), AnyCase] = (
+        "info"
+    )
+    """The least serious events that are written."""
+
+    format: Literal["auto", "text", "json"] = "auto"
+    """json: one object per line; text: for people; auto: text on a terminal, else json."""
+
+
+class EnvironmentSettings(Section):
+    """When the environments of models are built."""
+
+    build: Literal["on_start", "never"] = "on_start"
+    """never: a model whose environment is not there FAILs with the command that builds it."""
+
+
+class ServerSettings(Section):
+    """The gateway itself."""
+
+    host: Annotated[str, Field(min_length=1)] = "0.0.0.0"
+    """Address to listen on."""
+
+    port: Port = 8080
+    """Port of REST and /metrics; 0: any free one."""
+
+    grpc_port: Port | None = None
+    """Port of gRPC; None: no gRPC."""
+
+    admin: Annotated[
+        Literal["same", "off"] | int | None,
+        BeforeValidator(lambda value: None if value is None else _admin(value)),
+        WithJsonSchema(
+            {"anyOf": [{"enum": ["same", "off", None]}, {"type": "integer", "minimum": 0, "maximum": 65535}]}
+        ),
+    ] = None
+    """Where /status, load, unload and reload are: same (as port), off, or a port of 127.0.0.1.
+
+    None: same when host is loopback, else 8081."""
+
+    max_body: PositiveSize = 64 << 20
+    """Bytes of a request's body at most; larger ones get 413."""
+
+    readiness: Annotated[
+        Literal["all", "any"] | tuple[Name, ...],
+        BeforeValidator(_readiness),
+        WithJsonSchema({"anyOf": [{"enum": ["all", "any"]}, {"type": "array", "items": {"type": "string"}}]}),
+    ] = "all"
+    """Which models must be READY before the server is: all, any, or those named."""
+
+    readiness_strict: bool = False
+    """Un-ready the server when a model fails after the server was ready."""
+
+    state_dir: LocalPath = Field(default_factory=_state_dir)
+    """Folder of environments, artifacts and kits; the default is modelhub in the user's cache folder."""
+
+    artifact_cache: Size = 50 << 30
+    """Bytes of fetched artifacts to keep."""
+
+    pythons: Annotated[tuple[LocalPath, ...], Listed] = ()
+    """Python executables, or folders of them, to build environments with, before those that are found."""
+
+    shutdown_grace: Duration = 30.0
+    """Seconds that requests in flight are given to end at SIGTERM."""
+
+    log: LogSettings = LogSettings()
+    """Level and format of the log."""
+
+    environments: EnvironmentSettings = EnvironmentSettings()
+    """When the environments of models are built."""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the main port."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def admin_place(self) -> Literal["same", "off"] | int:
+        """`admin` with its default decided: the main port when that is loopback's, else port 8081 of 127.0.0.1."""
+        if self.admin is not None:
+            return self.admin
+        return "same" if self.is_loopback else ADMIN_PORT

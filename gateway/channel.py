@@ -1,0 +1,152 @@
+"""The ZeroMQ ROUTER that all workers connect to, driven by the event loop.
+
+The socket's descriptor is edge-triggered and sending can swallow an edge, so every send is followed by
+a look at the inbox. Messages for one worker that are ready in the same turn of the loop leave together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from ..protocol.codec import Body, decode, encode
+from ..protocol.errors import WireError
+from ..protocol.messages import Message
+
+log = logging.getLogger(__name__)
+
+#: Bodies above this many bytes are borrowed by ZeroMQ; below it a copy is cheaper.
+BORROW_ABOVE = 65536
+
+Receiver = Callable[[Any, Body], None]
+
+
+class Peer:
+    """One expected worker: its identity, where its messages go, what waits to be sent to it."""
+
+    __slots__ = ("identity", "outbox", "receive", "unreachable")
+
+    def __init__(self, identity: bytes, receive: Receiver, unreachable: Callable[[], None]) -> None:
+        self.identity = identity
+        self.receive = receive
+        self.unreachable = unreachable
+        self.outbox: list[tuple[Message, Body]] = []
+
+
+class Channel:
+    """Sends messages to workers and hands theirs to the receivers. Lives on one event loop."""
+
+    def __init__(self, runtime_dir: Path) -> None:
+        self.endpoint = f"ipc://{runtime_dir}/workers.sock"
+        self._path = runtime_dir / "workers.sock"
+        self._loop = asyncio.get_running_loop()
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.set_hwm(0)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.bind(self.endpoint)
+        os.chmod(self._path, 0o600)
+        self._peers: dict[bytes, Peer] = {}
+        self._unsent: list[Peer] = []
+        self._flush_due = False
+        self._drain_due = False
+        self._fd = int(self._socket.getsockopt(zmq.FD))
+        self._loop.add_reader(self._fd, self._drain)
+
+    def expect(self, token: str, receive: Receiver, unreachable: Callable[[], None]) -> Peer:
+        """Accept messages of the worker that was started with this token, until `forget`."""
+        peer = Peer(bytes.fromhex(token), receive, unreachable)
+        self._peers[peer.identity] = peer
+        return peer
+
+    def forget(self, peer: Peer) -> None:
+        self._peers.pop(peer.identity, None)
+        peer.outbox.clear()
+
+    def send(self, peer: Peer, message: Message, body: Body = b"") -> None:
+        """Queue a message; it leaves at the end of this turn of the event loop."""
+        if not peer.outbox:
+            self._unsent.append(peer)
+            if not self._flush_due:
+                self._flush_due = True
+                self._loop.call_soon(self._flush)
+        peer.outbox.append((message, body))
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        peers, self._unsent = self._unsent, []
+        for peer in peers:
+            if not peer.outbox:
+                continue
+            frames = encode(peer.outbox)
+            peer.outbox.clear()
+            try:
+                if len(frames) == 1:
+                    self._socket.send(peer.identity, zmq.SNDMORE | zmq.DONTWAIT)
+                    self._socket.send(frames[0], zmq.DONTWAIT)
+                else:
+                    self._send_large([peer.identity, *frames])
+            except zmq.ZMQError as error:
+                log.debug("worker %s cannot be reached: %s", peer.identity.hex()[:8], error)
+                peer.unreachable()
+        self._drain_later()
+
+    def _send_large(self, frames: list[Any]) -> None:
+        last = len(frames) - 1
+        for index, frame in enumerate(frames):
+            flags = zmq.DONTWAIT | (zmq.SNDMORE if index < last else 0)
+            self._socket.send(frame, flags, copy=len(frame) < BORROW_ABOVE)
+
+    def _drain_later(self) -> None:
+        if not self._drain_due:
+            self._drain_due = True
+            self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        self._drain_due = False
+        socket = self._socket
+        if socket.closed:
+            return
+        try:
+            for _ in range(64):  # then let the loop serve HTTP too
+                identity = socket.recv(zmq.DONTWAIT)
+                frames: list[Any] = [socket.recv(zmq.DONTWAIT)]
+                while socket.getsockopt(zmq.RCVMORE):
+                    frames.append(socket.recv(zmq.DONTWAIT, copy=False).buffer)
+                self._deliver(identity, frames)
+        except zmq.Again:
+            return
+        self._drain_later()
+
+    def drain_all(self) -> None:
+        """Deliver everything that has arrived: what a dead worker still said counts."""
+        self._drain()
+        while self._drain_due and not self._socket.closed and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self._drain()
+
+    def _deliver(self, identity: bytes, frames: list[Any]) -> None:
+        peer = self._peers.get(identity)
+        if peer is None:
+            log.debug("a message of a worker that is not expected (any more) was dropped")
+            return
+        try:
+            messages = decode(frames)
+        except WireError as error:
+            log.error("a worker's message was dropped: %s", error)
+            return
+        for message, body in messages:
+            peer.receive(message, body)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._fd)
+        self._socket.close(linger=0)
+        self._context.term()
+        self._path.unlink(missing_ok=True)

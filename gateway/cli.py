@@ -1,0 +1,179 @@
+"""The command `modelhub`: serve, check, schema, status, env.
+
+Only argparse is imported at the top: what a command needs is imported when it runs, so that `--help`
+answers at once. Settings are not listed here: every `--server.…` and `--defaults.…` goes to
+`config.load()` as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..protocol.errors import ConfigError, ServingError
+
+if TYPE_CHECKING:
+    from .fetch import Resolved
+
+_SETTINGS = ("--server.", "--defaults.")
+_EPILOG = (
+    "Every key of the sections server and defaults is a flag, --server.port 9000, and an environment variable, "
+    "MODELHUB_SERVER_PORT=9000. 'modelhub schema' prints all of them with what they mean."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 for a failure, 2 for a mistake of the user, 130 for Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        rest, flags = split_settings(arguments)
+        args = _parser(rest).parse_args(rest, argparse.Namespace(flags=flags))
+        command: Callable[[argparse.Namespace], int] = args.func
+        return command(args)
+    except ConfigError as error:
+        print(error.message, file=sys.stderr)
+        return 2
+    except ServingError as error:
+        print(f"modelhub: {error.message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # of `modelhub schema | head`; Python would complain once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def split_settings(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The arguments without settings, and the settings as `{"server.port": "9000"}`; the last of two wins."""
+    rest: list[str] = []
+    flags: dict[str, str] = {}
+    pending = iter(arguments)
+    for argument in pending:
+        if argument == "--":
+            return [*rest, argument, *pending], flags
+        if not argument.startswith(_SETTINGS):
+            rest.append(argument)
+            continue
+        name, equals, value = argument.partition("=")
+        if not equals:
+            following = next(pending, None)
+            if following is None or following.startswith(_SETTINGS):
+                raise ConfigError(f"{name}: needs a value: {name} VALUE or {name}=VALUE")
+            value = following
+        flags[name.removeprefix("--")] = value
+    return rest, flags
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="modelhub", description="Serve many MLflow models from one port.", epilog=_EPILOG, allow_abbrev=False
+    )
+    parser.add_argument("--version", action=_Version)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], summary: str, **more: Any) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False, **more
+        )
+        command.set_defaults(func=run)
+        return command
+
+    serve = add("serve", _serve, "serve the models of a configuration, or one model", epilog=_EPILOG)
+    serve.add_argument(
+        "target",
+        nargs="?",
+        metavar="CONFIG|MODEL",
+        help="a YAML file; or a model: a folder with an MLmodel file, or a URI such as runs:/<id>/model. "
+        "Without it, the model of MODEL_URI, or of MODEL_NAME_REGISTRY and MODEL_VERSION",
+    )
+
+    check = add("check", _check, "say what is wrong with a configuration", epilog=_EPILOG)
+    check.add_argument("file", metavar="FILE", help="a YAML file")
+    check.add_argument("--resolve", action="store_true", help="also ask whether every URI exists, and at which version")
+
+    add("schema", _schema, "print the JSON Schema of configuration files")
+
+    status = add("status", _status, "show the models of a running gateway")
+    status.add_argument(
+        "address", nargs="?", metavar="URL", help="the gateway's address; else the newest one running here"
+    )
+    status.add_argument("--url", help="the same")
+    status.add_argument("--json", action="store_true", help="print the gateway's answer as it is")
+
+    if arguments[:1] == ["env"]:
+        from .cli_env import add_parser
+
+        add_parser(commands)
+    else:
+        commands.add_parser("env", help="build, list, prune and plan the Python environments of models")
+    return parser
+
+
+class _Version(argparse.Action):
+    """Prints the version; looked up only when asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **_: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help="print the version")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"modelhub-serving {version('modelhub-serving')}")
+        parser.exit()
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from ..config.load import load
+
+    settings = load(args.target, flags=args.flags)
+    from .server import run
+
+    return run(settings, settings.warnings)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from ..config.load import load
+
+    settings = load(args.file, flags=args.flags, strict_paths=True)
+    for warning in settings.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    models, groups = sum(1 for _ in settings.entries), len(settings.groups)
+    counted = f"{models} model{'s' * (models != 1)}" + (f", {groups} group{'s' * (groups != 1)}" if groups else "")
+    print(f"{args.file}: valid, {counted}")
+    if not args.resolve:
+        return 0
+    from .fetch import resolve_all
+
+    resolved = resolve_all(settings)
+    _print_resolved(resolved)
+    return 1 if any(one.error for one in resolved) else 0
+
+
+def _print_resolved(resolved: Sequence[Resolved]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("model", "version", "uri", "found at", box=None, header_style="bold", pad_edge=False)
+    for one in resolved:
+        found = Text(f"error: {one.error}", style="red") if one.error else Text(one.source or "")
+        table.add_row(Text(one.name), Text(one.version or "-"), Text(one.uri), found)
+    Console(width=None if sys.stdout.isatty() else 1000).print(table)
+
+
+def _schema(args: argparse.Namespace) -> int:
+    import json
+
+    from ..config.settings import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    from .cli_status import show
+
+    return show(args.address or args.url, args.flags, as_json=args.json)

@@ -1,0 +1,282 @@
+"""The commands `modelhub env build | list | prune | plan`.
+
+`build` bakes environments into an image; `plan` explains which model runs where, and why, before anything is built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..config.quantities import format_duration, format_size, parse_duration
+from ..protocol.errors import ConfigError, ServingError
+from .env_once import Finished
+from .env_plan import Plan, Planned, Row, disk_use, make_plan
+from .env_progress import progress
+from .env_shared import OwnInstalled
+from .env_spec import is_model, label_of, read_spec
+from .env_uv import Uv
+from .environments import Environments, environment_store, kit_store
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..config.settings import Settings
+    from .artifacts import Artifact
+
+
+class Wanted(NamedTuple):
+    """A model whose environment is asked for."""
+
+    name: str
+    uri: str
+    environment: str
+
+
+def add_parser(commands: Any) -> None:
+    """Add `env` with its own commands to the subparsers of `modelhub`; each sets `func`."""
+    env = commands.add_parser("env", help="build, list, prune and plan the Python environments of models")
+    actions = env.add_subparsers(metavar="ACTION", required=True)
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
+        action: argparse.ArgumentParser = actions.add_parser(
+            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
+        )
+        action.add_argument("--state-dir", type=Path, help="where environments are kept, instead of server.state_dir")
+        action.set_defaults(func=run)
+        return action
+
+    build = add("build", _build, "build the environments of all models of a configuration")
+    build.add_argument("file", metavar="FILE", help="a YAML file, a model's folder, or a model's URI")
+    add("list", _list, "list the environments that are built")
+    prune = add("prune", _prune, "remove environments that no process uses and that nobody used for some time")
+    prune.add_argument("--unused-for", default="30d", metavar="TIME", help="unused for that long (default: 30d)")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    plan = add("plan", _plan, "say which models share an environment, which clash, and what it costs on disk")
+    plan.add_argument("file", metavar="FILE", help="a YAML file, a model's folder, or a model's URI")
+
+
+def wanted_models(settings: Settings) -> list[Wanted]:
+    """Every model of the configuration, those that groups find in folders included. Blocking."""
+    wanted = [
+        Wanted(
+            f"{entry.name}/{entry.model.version}" if entry.model.version else entry.name,
+            entry.uri,
+            entry.model.environment,
+        )
+        for entry in settings.entries
+    ]
+    for group in settings.groups:
+        if group.from_ is None:
+            continue
+        known = {model.name for model in group.models}
+        for folder in sorted(Path(group.from_.folder).iterdir()):
+            if is_model(folder) and folder.name not in known:
+                wanted.append(Wanted(folder.name, str(folder), settings.defaults.environment))
+    return wanted
+
+
+def _build(args: argparse.Namespace) -> int:
+    console = _console()
+    settings = _settings(args)
+    failures = asyncio.run(build_all(settings, _state_dir(args, settings), console))
+    return 1 if failures else 0
+
+
+async def build_all(settings: Settings, state_dir: Path, console: Console) -> dict[str, str]:
+    """Make every model's environment and kit; return the failures, model -> reason."""
+    failures: dict[str, str] = {}
+    models = await asyncio.to_thread(wanted_models, settings)
+    pythons = [Path(path) for path in settings.server.pythons]
+    with progress(console) as (report, tail):
+        environments = Environments(state_dir, pythons=pythons, report=report, tail=tail)
+
+        async def one(wanted: Wanted, path: Path) -> None:
+            environment = await environments.ensure(path, wanted.environment)
+            report(f"{wanted.name}: {environment.label}, Python {environment.python_version}")
+
+        try:
+            failures = await _for_each(settings, state_dir, models, report, one)
+        finally:
+            await environments.close()
+    for name, reason in failures.items():
+        _error(console, f"{name}: {reason}")
+    return failures
+
+
+def _plan(args: argparse.Namespace) -> int:
+    console = _console()
+    settings = _settings(args)
+    state_dir = _state_dir(args, settings)
+    plan = asyncio.run(plan_all(settings, state_dir, lambda line: print(line, file=sys.stderr)))
+    print_plan(plan, state_dir, console)
+    return 1 if plan.errors else 0
+
+
+async def plan_all(settings: Settings, state_dir: Path, report: Callable[[str], None]) -> Plan:
+    """Read every model's requirements (fetching what is remote) and compare them."""
+    planned: dict[str, Planned] = {}
+    uv = Uv()
+    models = await asyncio.to_thread(wanted_models, settings)
+
+    async def one(wanted: Wanted, path: Path) -> None:
+        spec = await asyncio.to_thread(read_spec, path, uv) if wanted.uri else None
+        planned[wanted.name] = Planned(wanted.name, wanted.environment, spec)
+
+    failures = await _for_each(settings, state_dir, models, report, one)
+    planned.update({name: Planned(name, "auto", error=reason) for name, reason in failures.items()})
+    return await asyncio.to_thread(make_plan, [planned[wanted.name] for wanted in models], OwnInstalled())
+
+
+def print_plan(plan: Plan, state_dir: Path, console: Console) -> None:
+    """The tables and sentences of `modelhub env plan`."""
+    built = {found.key: found for found in environment_store(state_dir).finished()}
+    rows = [(row.label, row.python or "-", ", ".join(row.models), _cost(row, built)) for row in plan.rows]
+    _table(console, ("environment", "python", "models", "disk"), rows)
+    lines = [
+        (
+            "Models that clash with the shared environment:",
+            [f"{m}: {'; '.join(why)}" for m, why in plan.clashes.items()],
+        ),
+        ("Environments that could be one:", plan.nearly_equal),
+        ("Not covered:", [f"{model}: {item}" for model, items in plan.not_covered.items() for item in items]),
+        ("Could not be read:", [f"{model}: {reason}" for model, reason in plan.errors.items()]),
+    ]
+    for title, items in lines:
+        if items:
+            _say(console, f"\n{title}")
+            for item in items:
+                _say(console, f"  {item}")
+
+
+def _list(args: argparse.Namespace) -> int:
+    console = _console()
+    state_dir = _state_dir(args, None)
+    rows = []
+    for found in environment_store(state_dir).finished():
+        facts = found.facts
+        python = str(facts.get("python", ""))
+        what = ", ".join(facts.get("requirements", []))
+        rescue = f" (with {facts['rescue']})" if facts.get("rescue") else ""
+        rows.append((label_of(python, found.key), _size(found.path), _ago(found), f"{what}{rescue}"))
+    for found in kit_store(state_dir).finished():
+        rows.append(
+            (f"kit {found.key}", _size(found.path), _ago(found), ", ".join(found.facts.get("requirements", [])))
+        )
+    if not rows:
+        _say(console, f"nothing is built in {state_dir}")
+        return 0
+    _table(console, ("environment", "disk", "last used", "requirements"), rows)
+    return 0
+
+
+def _prune(args: argparse.Namespace) -> int:
+    console = _console()
+    state_dir = _state_dir(args, None)
+    try:
+        seconds = parse_duration(args.unused_for)
+    except ValueError as error:
+        raise ConfigError(f"--unused-for: {error}") from None
+    verb = "would remove" if args.dry_run else "removed"
+    for store in (environment_store(state_dir), kit_store(state_dir)):
+        sizes = {found.key: _size(found.path) for found in store.finished()}
+        removed, in_use = store.prune(seconds, dry_run=args.dry_run)
+        for found in removed:
+            _say(console, f"{verb} {found.path} ({sizes.get(found.key, '')})")
+        for found in in_use:
+            _say(console, f"kept {found.path}: a process uses it")
+    return 0
+
+
+async def _for_each(
+    settings: Settings,
+    state_dir: Path,
+    models: list[Wanted],
+    report: Callable[[str], None],
+    work: Callable[[Wanted, Path], Awaitable[None]],
+) -> dict[str, str]:
+    """Call `work` with every model's local directory, all at once; return the failures, model -> reason."""
+    from .artifacts import ArtifactStore
+    from .fetch import Fetcher
+
+    fetcher = Fetcher(report)
+    artifacts = ArtifactStore(state_dir, settings.server.artifact_cache, fetcher, report)
+    failures: dict[str, str] = {}
+
+    async def one(wanted: Wanted) -> None:
+        artifact: Artifact | None = None
+        try:
+            artifact = await artifacts.ensure(wanted.uri) if wanted.uri else None
+            await work(wanted, artifact.path if artifact else Path("/nonexistent"))
+        except ServingError as error:
+            failures[wanted.name] = error.message
+        finally:
+            if artifact is not None:
+                artifact.release()
+
+    try:
+        await asyncio.gather(*(one(wanted) for wanted in models))
+    finally:
+        await artifacts.close()
+        await fetcher.close()
+    return failures
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    from ..config.load import load
+
+    return load(args.file, flags=args.flags)
+
+
+def _state_dir(args: argparse.Namespace, settings: Settings | None) -> Path:
+    if args.state_dir is not None:
+        return Path(args.state_dir).expanduser().absolute()
+    if settings is not None:
+        return Path(settings.server.state_dir)
+    from ..config.load import load_server
+
+    return Path(load_server(flags=args.flags).state_dir)
+
+
+def _cost(row: Row, built: dict[str, Finished]) -> str:
+    if row.key == "shared" or row.spec is None:
+        return "-"
+    return _size(built[row.key].path) if row.key in built else "not built yet"
+
+
+def _size(folder: Path) -> str:
+    total, own = disk_use(folder)
+    return f"{format_size(total)} ({format_size(own)} of its own)"
+
+
+def _ago(found: Finished) -> str:
+    return f"{format_duration(max(0.0, time.time() - found.last_used))} ago"
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, soft_wrap=True)
+
+
+def _error(console: Console, line: str) -> None:
+    console.print(line, markup=False, soft_wrap=True, style="red")
+
+
+def _table(console: Console, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table, soft_wrap=not console.is_terminal)

@@ -1,0 +1,254 @@
+"""The queue of one model version: who waits, who holds a credit of which worker, who is answered.
+
+Everything is decided here on the event loop, without locks. A request is in exactly one place: the
+waiting line, or one worker's `held`. It leaves by its answer, its deadline, its client going away, or
+the version's end, and every one of these passes through `_finish`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..protocol.codec import Body
+from ..protocol.errors import DeadlineExceeded, QueueFull, ServingError, WorkerLost, from_wire
+from ..protocol.messages import CancelRequest, ChunkReply, ErrorReply, InferReply, InferRequest
+
+_numbers = itertools.count(1)
+
+
+class WorkerLink:
+    """A live worker as the dispatcher sees it: a way to send, and how much it may hold."""
+
+    __slots__ = ("answered", "credits", "held", "label", "overdue", "send")
+
+    def __init__(
+        self, label: str, credits: int, send: Callable[[Any, Body], None], overdue: Callable[[int], None]
+    ) -> None:
+        self.label = label
+        self.credits = credits
+        self.answered = 0
+        self.send = send
+        self.overdue = overdue  # called with the number of a request that passed its deadline in the worker
+        self.held: dict[int, Pending] = {}
+
+
+class Pending:
+    """One client's request, from its arrival to its answer."""
+
+    __slots__ = ("answer", "body", "chunk", "death", "request", "sent", "timer", "worker")
+
+    def __init__(
+        self,
+        request: InferRequest,
+        body: Body,
+        answer: asyncio.Future[tuple[InferReply, Body]],
+        chunk: Callable[[Body], None] | None,
+    ) -> None:
+        self.request = request
+        self.body = body
+        self.answer = answer
+        self.chunk = chunk
+        self.worker: WorkerLink | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.sent = 0.0
+        self.death = ""  # how the worker that had begun it before ended
+
+
+class Dispatcher:
+    """Bounded queue, credits, deadlines and retries of one model version."""
+
+    def __init__(self, label: str, *, limit: int, retry: bool) -> None:
+        self.label = label
+        self.limit = limit
+        self.retry = retry
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[Pending] = deque()
+        self._workers: list[WorkerLink] = []
+        self._idle: asyncio.Event = asyncio.Event()
+        self._idle.set()
+        #: Seconds a full queue is asked to wait before a retry.
+        self.retry_after = 1.0
+        self.retried = 0
+        self.last_used = time.monotonic()
+
+    @property
+    def queued(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def in_flight(self) -> int:
+        return sum(len(worker.held) for worker in self._workers)
+
+    async def submit(
+        self, request: InferRequest, body: Body, chunk: Callable[[Body], None] | None = None
+    ) -> tuple[InferReply, Body]:
+        """Queue a request and wait for its answer. Raises a leaf of ServingError.
+
+        Cancelling the caller frees the request's place in the queue, or tells the worker that holds it.
+        """
+        worker = self._free_worker() if not self._waiting else None
+        if worker is None and len(self._waiting) >= self.limit:
+            raise QueueFull(
+                f"model {self.label} has {len(self._waiting)} requests waiting, its limit: try again later",
+                retry_after=self.retry_after,
+            )
+        request.id = next(_numbers)
+        pending = Pending(request, body, self._loop.create_future(), chunk)
+        self._idle.clear()
+        if request.deadline:
+            pending.timer = self._loop.call_at(
+                self._loop.time() + (request.deadline - time.monotonic()), self._expire, pending
+            )
+        if worker is None:
+            self._waiting.append(pending)
+        else:
+            self._send(worker, pending)
+        try:
+            return await pending.answer
+        except asyncio.CancelledError:
+            self._abandon(pending)
+            raise
+
+    async def probe(self, worker: WorkerLink, request: InferRequest, body: Body) -> tuple[InferReply, Body]:
+        """One request for a worker that is not attached yet: its warm-up."""
+        request.id = next(_numbers)
+        pending = Pending(request, body, self._loop.create_future(), None)
+        self._send(worker, pending)
+        return await pending.answer
+
+    # ---- workers come and go -----------------------------------------------------------------
+
+    def attach(self, worker: WorkerLink) -> None:
+        """A worker is ready for requests."""
+        self._workers.append(worker)
+        self._pump()
+
+    def detach(self, worker: WorkerLink, begun: Iterable[int], reason: str) -> None:
+        """A worker is gone. What it had not begun is sent again; what it had begun is retried once, alone."""
+        if worker in self._workers:
+            self._workers.remove(worker)
+        begun = set(begun)
+        again: list[Pending] = []
+        for number, pending in worker.held.items():
+            pending.worker = None
+            if pending.answer.done():
+                self._finish(pending)
+            elif number not in begun:
+                again.append(pending)
+            elif self.retry and not pending.death and not pending.chunk:
+                pending.death = reason
+                pending.request.alone = True
+                self.retried += 1
+                again.append(pending)
+            else:
+                self._fail(pending, WorkerLost(f"the worker of {self.label} {reason} while it ran this request"))
+        worker.held.clear()
+        self._waiting.extendleft(reversed(again))
+        self._pump()
+
+    def fail_waiting(self, error: Callable[[], ServingError]) -> None:
+        """Answer everything that waits with an error: the version failed or ends."""
+        while self._waiting:
+            self._fail(self._waiting.popleft(), error())
+
+    async def drained(self) -> None:
+        """Returns when no request is waiting or held."""
+        await self._idle.wait()
+
+    # ---- answers ------------------------------------------------------------------------------
+
+    def receive(self, worker: WorkerLink, message: Any, body: Body) -> None:
+        """A worker's InferReply, ErrorReply or ChunkReply."""
+        pending = worker.held.get(message.id)
+        if pending is None:
+            return  # answered meanwhile by its worker's death
+        if isinstance(message, ChunkReply):
+            if pending.chunk is not None and not pending.answer.done():
+                pending.chunk(body)
+            return
+        del worker.held[message.id]
+        worker.credits += 1
+        worker.answered += 1
+        if not pending.answer.done():
+            if isinstance(message, InferReply):
+                pending.answer.set_result((message, body))
+            elif isinstance(message, ErrorReply):
+                pending.answer.set_exception(from_wire(message.code, message.message, message.retry_after))
+        self._finish(pending)
+        if self._waiting:
+            self._pump()
+
+    # ---- inside -------------------------------------------------------------------------------
+
+    def _free_worker(self) -> WorkerLink | None:
+        best: WorkerLink | None = None
+        for worker in self._workers:
+            if worker.credits > 0 and (best is None or worker.credits > best.credits):
+                best = worker
+        return best
+
+    def _send(self, worker: WorkerLink, pending: Pending) -> None:
+        pending.worker = worker
+        pending.sent = time.monotonic()
+        worker.credits -= 1
+        worker.held[pending.request.id] = pending
+        worker.send(pending.request, pending.body)
+
+    def _pump(self) -> None:
+        while self._waiting:
+            worker = self._free_worker()
+            if worker is None:
+                return
+            self._send(worker, self._waiting.popleft())
+
+    def _expire(self, pending: Pending) -> None:
+        pending.timer = None
+        worker = pending.worker
+        self._fail(pending, DeadlineExceeded(self._late(pending)))
+        if worker is None:
+            self._leave_queue(pending)
+        else:
+            worker.send(CancelRequest([pending.request.id]), b"")
+            worker.overdue(pending.request.id)
+
+    def _late(self, pending: Pending) -> str:
+        if pending.death:
+            return (
+                f"the deadline of this request passed while it was retried: the worker of {self.label} {pending.death}"
+            )
+        if pending.worker is not None:
+            return f"the deadline of this request passed while {self.label} ran it or was about to"
+        if not self._workers:
+            return f"the deadline of this request passed while it waited for {self.label} to be ready"
+        return f"the deadline of this request passed in the queue of {self.label}"
+
+    def _abandon(self, pending: Pending) -> None:
+        """The client is gone. A worker that runs it keeps its credit until it answers."""
+        if pending.worker is None:
+            self._leave_queue(pending)
+        else:
+            pending.worker.send(CancelRequest([pending.request.id]), b"")
+
+    def _leave_queue(self, pending: Pending) -> None:
+        if pending in self._waiting:
+            self._waiting.remove(pending)
+        self._finish(pending)
+
+    def _fail(self, pending: Pending, error: ServingError) -> None:
+        if not pending.answer.done():
+            pending.answer.set_exception(error)
+        if pending.worker is None:
+            self._finish(pending)
+
+    def _finish(self, pending: Pending) -> None:
+        if pending.timer is not None:
+            pending.timer.cancel()
+            pending.timer = None
+        self.last_used = time.monotonic()
+        if not self._waiting and not any(worker.held for worker in self._workers):
+            self._idle.set()

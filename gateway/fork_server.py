@@ -1,0 +1,304 @@
+"""The gateway's end of the fork servers: one process per environment, asked to start and end workers.
+
+This file owns the creation of processes. They are started from the event loop's thread, which is the
+process's main thread: their parent-death signal fires when the thread that started them ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ... import serving
+from ..protocol.codec import decode, encode
+from ..protocol.errors import LoadError
+from ..protocol.messages import (
+    ExitedReply,
+    ForkedReply,
+    ForkRequest,
+    KillRequest,
+    Message,
+    PreloadRequest,
+    StartedReply,
+)
+from ..workers.spec import WorkerSpec
+from .environments import Environment
+from .worker_env import worker_environment
+from .worker_output import OutputReader
+
+log = logging.getLogger(__name__)
+output_log = logging.getLogger("modelhub.output")
+
+#: By the package's own path, links not resolved: in a checkout its folders are links.
+BOOTSTRAP = Path(os.path.abspath(serving.__file__)).parent / "workers" / "bootstrap.py"
+MAX_MESSAGE = 1 << 18  # as in workers/fork_server.py
+_TITLE_ROOM = "-" * 200
+
+
+@dataclass(frozen=True)
+class WorkerExit:
+    """How a worker process ended."""
+
+    code: int = 0
+    signal: int = 0
+    max_rss: int = 0  # bytes
+    why: str = ""  # said by us, where the kernel's word would mislead
+    cause: str = ""  # a short word for metrics: memory, timeout, fork_server; "": exit or signal
+
+    @property
+    def kind(self) -> str:
+        """One of a few values, for a metric's label."""
+        return self.cause or (f"signal_{self.signal}" if self.signal else f"exit_{self.code}")
+
+    def __str__(self) -> str:
+        if self.why:
+            return self.why
+        if self.signal:
+            try:
+                name = signal.Signals(self.signal).name
+            except ValueError:
+                name = "unknown"
+            hint = ", perhaps out of memory" if self.signal == signal.SIGKILL else ""
+            return f"was killed by signal {self.signal} ({name}{hint})"
+        return f"exited with code {self.code}"
+
+
+class WorkerProcess:
+    """A started worker. `exited` is resolved once, when the process is gone."""
+
+    def __init__(self, token: str, server: ForkServer) -> None:
+        self.token = token
+        self.pid = 0
+        self.start = ""
+        self.why = ""
+        self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.exited: asyncio.Future[WorkerExit] = asyncio.get_running_loop().create_future()
+        self._server = server
+
+    def kill(self, number: int) -> None:
+        """Signal the worker; SIGKILL ends everything in its session too."""
+        if not self.exited.done():
+            self._server.send(KillRequest(token=self.token, signal=number))
+
+
+class ForkServer:
+    """One fork server process and the workers it has started."""
+
+    def __init__(self, environment: Environment, environ: dict[str, str], cwd: Path) -> None:
+        self.environment = environment
+        self.python = ""
+        self.pid = 0
+        self.ended = asyncio.Event()
+        self._environ = environ
+        self._cwd = cwd
+        self._loop = asyncio.get_running_loop()
+        self._workers: dict[str, WorkerProcess] = {}
+        self._unsent: deque[tuple[bytes, list[int]]] = deque()
+        self._preloaded: deque[asyncio.Future[StartedReply]] = deque()
+
+    async def start(self, modules: list[str]) -> None:
+        """Start the process and wait until it has imported `modules`. Raises LoadError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_MESSAGE * 2)
+        self.output = OutputReader(f"fork server {self.environment.label}", output_log)
+        kit = str(self.environment.kit or "")
+        try:
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - returns at once; the thread must be this one
+                [str(self.environment.python), str(BOOTSTRAP), "fork-server", str(theirs.fileno()), kit, _TITLE_ROOM],
+                stdin=subprocess.DEVNULL,
+                stdout=self.output.write_fd,
+                stderr=self.output.write_fd,
+                pass_fds=(theirs.fileno(),),
+                env=self._environ,
+                cwd=self._cwd,
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            self.output.close()
+            raise LoadError(f"the Python of environment {self.environment.label} cannot be started: {error}") from None
+        finally:
+            theirs.close()
+        self.output.close_writer()
+        self.pid = self._process.pid
+        self._socket = ours
+        self._loop.add_reader(ours.fileno(), self._receive)
+        started = time.monotonic()
+        reply = await self.preload(modules)
+        self.python = reply.python
+        log.info(
+            "fork server of environment %s is up: Python %s, %.1f s",
+            self.environment.label,
+            reply.python,
+            time.monotonic() - started,
+        )
+        if reply.error:
+            log.warning("fork server of environment %s: %s", self.environment.label, reply.error)
+
+    async def preload(self, modules: list[str]) -> StartedReply:
+        """Import modules in the fork server. Raises LoadError when it ends meanwhile."""
+        future: asyncio.Future[StartedReply] = self._loop.create_future()
+        self._preloaded.append(future)
+        self.send(PreloadRequest(modules=modules))
+        return await future
+
+    async def fork(self, spec: WorkerSpec, log_fd: int, start: str, preload: list[str]) -> WorkerProcess:
+        """Start a worker. Raises LoadError when no process could be started."""
+        worker = WorkerProcess(spec.token, self)
+        self._workers[spec.token] = worker
+        self.send(ForkRequest(token=spec.token, spec=spec.to_wire(), start=start, preload=preload), log_fd)
+        try:
+            await asyncio.shield(worker.started)
+        except asyncio.CancelledError:
+            worker.started.add_done_callback(
+                lambda done: None if done.cancelled() or done.exception() else worker.kill(signal.SIGKILL)
+            )
+            raise
+        return worker
+
+    def send(self, message: Message, descriptor: int | None = None) -> None:
+        """Send now, or when the socket has room. A descriptor is duplicated until it has gone."""
+        data = bytes(encode([(message, b"")])[0])
+        descriptors = [os.dup(descriptor)] if descriptor is not None else []
+        self._unsent.append((data, descriptors))
+        if len(self._unsent) == 1:
+            self._send_unsent()
+
+    def _send_unsent(self) -> None:
+        while self._unsent:
+            data, descriptors = self._unsent[0]
+            try:
+                socket.send_fds(self._socket, [data], descriptors)
+            except BlockingIOError:
+                self._loop.add_writer(self._socket.fileno(), self._send_unsent)
+                return
+            except OSError:
+                self._drop_unsent()
+                return  # it has ended: `_receive` sees the end of the socket
+            for number in descriptors:
+                os.close(number)
+            self._unsent.popleft()
+        self._loop.remove_writer(self._socket.fileno())
+
+    def _drop_unsent(self) -> None:
+        for _, descriptors in self._unsent:
+            for number in descriptors:
+                os.close(number)
+        self._unsent.clear()
+
+    def _receive(self) -> None:
+        while True:
+            try:
+                data = self._socket.recv(MAX_MESSAGE)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._on_end()
+                return
+            for message, _ in decode([data]):
+                self._take(message)
+
+    def _take(self, message: Message) -> None:
+        if isinstance(message, ForkedReply):
+            worker = self._workers[message.token]
+            if message.error:
+                del self._workers[message.token]
+                worker.started.set_exception(LoadError(message.error))
+                return
+            worker.pid, worker.start, worker.why = message.pid, message.start, message.why
+            worker.started.set_result(None)
+        elif isinstance(message, ExitedReply):
+            worker = self._workers.pop(message.token)
+            worker.exited.set_result(WorkerExit(message.code, message.signal, message.max_rss))
+        elif isinstance(message, StartedReply):
+            future = self._preloaded.popleft()
+            if not future.done():
+                future.set_result(message)
+
+    def _on_end(self) -> None:
+        """The process is gone, and by the kernel's hand its workers with it."""
+        self._loop.remove_reader(self._socket.fileno())
+        self._loop.remove_writer(self._socket.fileno())
+        self._socket.close()
+        self._drop_unsent()
+        self._process.wait()
+        self.output.close()
+        self.ended.set()
+        status = self._process.returncode
+        why = f"ended with its fork server, which {WorkerExit(max(status, 0), max(-status, 0))}"
+        workers, self._workers = list(self._workers.values()), {}
+        for worker in workers:
+            if not worker.started.done():
+                worker.started.set_exception(LoadError(f"the worker {why}: {self._last_words()}"))
+            if not worker.exited.done():
+                worker.exited.set_result(WorkerExit(why=why, cause="fork_server"))
+        for future in self._preloaded:
+            if not future.done():
+                what = f"the fork server of environment {self.environment.label} ended while it started"
+                future.set_exception(LoadError(f"{what}: {self._last_words()}"))
+        self._preloaded.clear()
+
+    def _last_words(self) -> str:
+        return self.output.tail[-1] if self.output.tail else "it printed nothing"
+
+    async def close(self) -> None:
+        """End the process and everything below it."""
+        if self.ended.is_set():
+            return
+        self._socket.shutdown(socket.SHUT_WR)
+        try:
+            async with asyncio.timeout(5):
+                await self.ended.wait()
+        except TimeoutError:
+            self._process.kill()
+            await self.ended.wait()
+
+
+class ForkServers:
+    """All fork servers, one per environment, started when first needed and again when one has died."""
+
+    def __init__(self, environ: dict[str, str], cwd: Path) -> None:
+        self._environ = environ
+        self._cwd = cwd
+        self._servers: dict[str, asyncio.Task[ForkServer]] = {}
+
+    async def get(self, environment: Environment, modules: Callable[[], list[str]]) -> ForkServer:
+        """The living fork server of an environment; concurrent callers share one start. Raises LoadError."""
+        task = self._servers.get(environment.key)
+        if task is not None and task.done() and (task.cancelled() or task.exception() or task.result().ended.is_set()):
+            task = None
+        if task is None:
+            task = asyncio.ensure_future(self._start(environment, modules()))
+            self._servers[environment.key] = task
+        return await asyncio.shield(task)
+
+    async def _start(self, environment: Environment, modules: list[str]) -> ForkServer:
+        env = worker_environment(self._environ, shared=environment.key == "shared")
+        server = ForkServer(environment, env, self._cwd)
+        await server.start(modules)
+        return server
+
+    def running(self) -> list[ForkServer]:
+        done = [
+            task for task in self._servers.values() if task.done() and not task.cancelled() and not task.exception()
+        ]
+        return [task.result() for task in done if not task.result().ended.is_set()]
+
+    async def close(self) -> None:
+        for task in self._servers.values():
+            if not task.done():
+                task.cancel()
+        await asyncio.gather(*(server.close() for server in self.running()))

@@ -1,0 +1,173 @@
+"""One inference over HTTP: headers and query into an InferRequest, the body's bytes on unread, the reply back.
+
+Every request to a model passes through `answer`; it is the hot path of the gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from aiohttp import hdrs, web
+from aiohttp.streams import StreamReader
+from multidict import istr
+
+from ..config.quantities import format_size, parse_duration
+from ..protocol.codec import Body
+from ..protocol.errors import DeadlineExceeded, InvalidRequest, TooLarge
+from ..protocol.messages import InferReply, InferRequest
+from .errors import X_REQUEST_ID, request_id, status_of
+
+if TYPE_CHECKING:
+    from .model import ModelVersion
+
+JSON_SIZE = istr("Inference-Header-Content-Length")
+TRACE_PARENT = istr("traceparent")
+X_REQUEST_TIMEOUT = istr("X-Request-Timeout")
+
+#: A reply's body of more bytes than this is written from where ZeroMQ put it; below, a copy is cheaper.
+BORROW_ABOVE = 65536
+#: Digits of a length that is worth looking at: more is larger than any body.
+MAX_DIGITS = 15
+
+
+async def answer(
+    version: ModelVersion, request: web.BaseRequest, max_body: int, kind: str = "infer"
+) -> web.StreamResponse:
+    """Have the model answer this request. Counts how it ends; raises leaves of ServingError."""
+    started = time.monotonic_ns()
+    stats = version.stats
+    try:
+        message = to_message(request, version, kind, started / 1e9)
+        payload = request.content
+        if payload.is_eof():
+            body: Body = payload.read_nowait()
+            if len(body) > max_body:
+                raise too_large(max_body)
+        else:
+            body = await _read(request, max_body, message.deadline)
+        reply, output = await version.infer(message, body)
+    except BaseException as error:
+        stats.fail(kind, status_of(error), time.monotonic_ns() - started)
+        raise
+    status = reply.status or 200
+    if not 200 <= status <= 599:
+        status = 500
+    stats.succeed(kind, status, time.monotonic_ns() - started, reply)
+    return await _respond(request, status, reply, output)
+
+
+def to_message(request: web.BaseRequest, version: ModelVersion, kind: str, received: float) -> InferRequest:
+    """What the worker is told of a request besides its body. Raises InvalidRequest.
+
+    `received` is in seconds of CLOCK_MONOTONIC; the deadline is the entry's timeout later, or the client's own
+    (`X-Request-Timeout: 250ms`) when that is shorter. All text in the message can be encoded as UTF-8.
+    """
+    header = request.headers.get
+    message = InferRequest(
+        id=0,  # the dispatcher numbers it
+        kind=kind,
+        received=received,
+        content_type=header(hdrs.CONTENT_TYPE, ""),
+        content_encoding=header(hdrs.CONTENT_ENCODING, ""),
+        accept=header(hdrs.ACCEPT, ""),
+        accept_encoding=header(hdrs.ACCEPT_ENCODING, ""),
+        trace_parent=header(TRACE_PARENT, ""),
+    )
+    if not (
+        message.content_type.isascii()
+        and message.content_encoding.isascii()
+        and message.accept.isascii()
+        and message.accept_encoding.isascii()
+        and message.trace_parent.isascii()
+    ):
+        raise InvalidRequest("Content-Type, Content-Encoding, Accept, Accept-Encoding and traceparent must be ASCII")
+    size = header(JSON_SIZE)
+    if size is not None:
+        message.json_size = _json_size(size)
+    timeout = version.timeout
+    own = header(X_REQUEST_TIMEOUT)
+    if own is not None:
+        timeout = min(timeout, _duration(own))
+    message.deadline = received + timeout
+    url = request.rel_url
+    if url.raw_query_string:
+        message.query = dict(url.query)
+    if version.wants_headers:
+        message.headers = _headers(request)
+    return message
+
+
+def _json_size(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
+        raise InvalidRequest(
+            f"{JSON_SIZE}: {text[:100]!r} is not the number of bytes of the JSON part; write digits only"
+        )
+    return int(text)
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{X_REQUEST_TIMEOUT}: {str(error)[:200]}") from None
+
+
+def _headers(request: web.BaseRequest) -> dict[str, str]:
+    """Lower-case names to values; a header that came several times is joined with commas."""
+    found: dict[str, str] = {}
+    for name, value in request.headers.items():
+        name = name.lower()
+        if not value.isascii():
+            value = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
+
+
+# ---- bodies --------------------------------------------------------------------------------------
+
+
+def too_large(limit: int) -> TooLarge:
+    return TooLarge(f"the request's body is larger than {format_size(limit)}, the limit of this server (max_body)")
+
+
+async def _read(request: web.BaseRequest, limit: int, deadline: float) -> Body:
+    """A body that has not arrived yet. Raises TooLarge, at once where Content-Length says so, and DeadlineExceeded."""
+    length = request.content_length
+    if length is not None and length > limit:
+        raise too_large(limit)
+    try:
+        return await asyncio.wait_for(_collect(request.content, limit), deadline - time.monotonic())
+    except asyncio.TimeoutError:
+        raise DeadlineExceeded("the deadline of this request passed before its body had arrived") from None
+
+
+async def _collect(payload: StreamReader, limit: int) -> bytearray:
+    body = bytearray()
+    while chunk := await payload.readany():
+        body += chunk
+        if len(body) > limit:
+            raise too_large(limit)
+    return body
+
+
+async def _respond(request: web.BaseRequest, status: int, reply: InferReply, body: Body) -> web.StreamResponse:
+    headers = {hdrs.CONTENT_TYPE: reply.content_type}
+    if reply.json_size is not None:
+        headers[JSON_SIZE] = str(reply.json_size)
+    if reply.content_encoding:
+        headers[hdrs.CONTENT_ENCODING] = reply.content_encoding
+        headers[hdrs.VARY] = hdrs.ACCEPT_ENCODING
+    if not isinstance(body, memoryview):
+        return web.Response(body=body, status=status, headers=headers)
+    if body.nbytes <= BORROW_ABOVE:
+        return web.Response(body=bytes(body), status=status, headers=headers)
+    known = request_id(request)
+    if known is not None:
+        headers[X_REQUEST_ID] = known
+    response = web.StreamResponse(status=status, headers=headers)
+    response.content_length = body.nbytes
+    await response.prepare(request)
+    await response.write(body)
+    return response

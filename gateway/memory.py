@@ -1,0 +1,158 @@
+"""Memory of workers, measured off the event loop, and what is done about too much of it.
+
+Each second every worker's resident size is read (cheap); its private and proportional sizes
+(`smaps_rollup`, a walk over its page tables) only when the resident size has moved or is old. A worker
+over its `limits.memory` is killed and replaced. Kubernetes ends the whole container when its cgroup is
+full, so before that the worker that has grown most since it became ready is killed instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 1.0  # seconds
+REFRESH = 30.0  # seconds after which the exact sizes are read again even if nothing seems to have changed
+MOVED = 0.02  # a resident size that changed by this part is read exactly
+POD_LIMIT = 0.95  # of the cgroup's limit
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes. `private` is what ends with the process; `pss` also counts its share of shared pages."""
+
+    private: int = 0
+    pss: int = 0
+    rss: int = 0
+    read_at: float = 0.0
+
+
+class Watched(Protocol):
+    """A worker slot as this file sees it."""
+
+    memory: Memory
+    baseline: Memory
+
+    @property
+    def memory_limit(self) -> int: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def pid(self) -> int: ...
+    def kill(self, reason: str, cause: str) -> None: ...
+
+
+def read_rss(pid: int) -> int:
+    """Resident bytes of a process; 0 when it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * _PAGE
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def read_memory(pid: int) -> Memory:
+    """The exact sizes of a process; zeros when it is gone or not ours."""
+    sizes = {b"Private_Clean:": 0, b"Private_Dirty:": 0, b"Pss:": 0, b"Rss:": 0}
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            for line in file:
+                key, _, rest = line.partition(b" ")
+                if key in sizes:
+                    sizes[key] = int(rest.split()[0]) * 1024
+    except (OSError, IndexError, ValueError):
+        return Memory(read_at=time.monotonic())
+    private = sizes[b"Private_Clean:"] + sizes[b"Private_Dirty:"]
+    return Memory(private, sizes[b"Pss:"], sizes[b"Rss:"], time.monotonic())
+
+
+def human(size: float) -> str:
+    """Bytes for people: 1536 -> 1.5 KiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:.4g} TiB"
+
+
+class PodMemory:
+    """The memory limit of the container that the gateway runs in (cgroup v2)."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder if folder is not None else _own_cgroup()
+
+    def used_and_limit(self) -> tuple[int, int]:
+        """Bytes; limit 0 where there is none."""
+        if self._folder is None:
+            return 0, 0
+        try:
+            limit = (self._folder / "memory.max").read_text().strip()
+            if limit == "max":
+                return 0, 0
+            used = int((self._folder / "memory.current").read_text())
+            stat = dict(line.split() for line in (self._folder / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):
+            return 0, 0
+        return used - int(stat.get("inactive_file", 0)), int(limit)
+
+
+def _own_cgroup() -> Path | None:
+    try:
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            if line.startswith("0::"):
+                folder = Path("/sys/fs/cgroup") / line[3:].lstrip("/")
+                return folder if (folder / "memory.max").exists() else None
+    except OSError:
+        return None
+    return None
+
+
+class MemoryWatch:
+    """Runs as a task beside the server."""
+
+    def __init__(self, pod: PodMemory) -> None:
+        self._pod = pod
+
+    async def look(self, workers: Sequence[Watched]) -> None:
+        """Read what has moved, then enforce the limits."""
+        present = [(worker, worker.pid) for worker in workers if worker.pid]
+        sizes, (used, limit) = await asyncio.to_thread(self._read, [(worker.memory, pid) for worker, pid in present])
+        alive: list[Watched] = []
+        for (worker, pid), memory in zip(present, sizes, strict=True):
+            if worker.pid != pid:
+                continue  # replaced meanwhile
+            worker.memory = memory
+            if not worker.baseline.rss:
+                worker.baseline = memory
+            alive.append(worker)
+            if worker.memory_limit and memory.private > worker.memory_limit:
+                limit_text = human(worker.memory_limit)
+                worker.kill(
+                    f"was killed: it used {human(memory.private)} of memory, its limit is {limit_text}", "memory"
+                )
+        if limit and used > POD_LIMIT * limit and alive:
+            worst = max(alive, key=lambda worker: worker.memory.private - worker.baseline.private)
+            grown = worst.memory.private - worst.baseline.private
+            worst.kill(
+                f"was killed: the container uses {human(used)} of its {human(limit)}, "
+                f"and this worker has grown most since it became ready ({human(max(grown, 0))})",
+                "memory",
+            )
+
+    def _read(self, known: list[tuple[Memory, int]]) -> tuple[list[Memory], tuple[int, int]]:
+        found = []
+        now = time.monotonic()
+        for memory, pid in known:
+            rss = read_rss(pid)
+            same = memory.rss and abs(rss - memory.rss) < MOVED * memory.rss and now - memory.read_at < REFRESH
+            found.append(memory if same else read_memory(pid))
+        return found, self._pod.used_and_limit()

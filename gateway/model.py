@@ -1,0 +1,321 @@
+"""One version of one model: its state, its replicas, its queue. The one place that changes a state."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from ..config.settings import ModelSettings
+from ..protocol.codec import Body
+from ..protocol.errors import DeadlineExceeded, LoadError, NotReady, ServingError
+from ..protocol.messages import InferReply, InferRequest, ReadyReply
+from ..protocol.signature import metadata_from_mlmodel
+from ..workers.spec import WorkerSpec
+from .artifacts import Artifact, local_path
+from .dispatcher import Dispatcher
+from .lifecycle import LEGAL, ModelState
+from .mlmodel import parse_mlmodel, read_mlmodel
+from .preload import modules_for, why_not_fork
+from .replica import Replica, ReplicaPlan
+from .resources import Resources
+
+log = logging.getLogger(__name__)
+
+#: A failed version is tried again after this many seconds, doubling to the second figure.
+RETRY_FIRST, RETRY_MAX = 10.0, 600.0
+#: Requests that a worker holds for each one that it can run: that one, and the next.
+CREDITS_PER_SLOT = 2
+
+
+class ModelVersion:
+    """Loaded by `load`, ended by `unload`; answers requests with `infer` in between."""
+
+    def __init__(self, entry: ModelSettings, group: str | None, resources: Resources) -> None:
+        self.entry = entry
+        self.name = entry.name
+        self.version = entry.known_version or ""
+        self.uri = entry.uri
+        self.group = group
+        self.timeout: float = entry.timeout
+        self.state = ModelState.UNLOADED
+        self.reason = "not loaded"
+        self.retry_at: float | None = None
+        self.restarts = 0
+        self.example = b""
+        self.python = ""
+        self.environment = ""
+        self.wants_headers = False
+        self.streams = False
+        self.load_seconds = 0.0
+        self.replicas: list[Replica] = []
+        self._since = time.monotonic()
+        self._resources = resources
+        self._metadata: dict[str, Any] | None = None
+        self._dispatcher = Dispatcher(self.label, limit=entry.limits.queue, retry=entry.retry)
+        self.stats = resources.metrics.model(self)
+        self._loading: asyncio.Task[None] | None = None
+        self._retry_timer: asyncio.TimerHandle | None = None
+        self._failures = 0
+        self._artifact: Artifact | None = None
+        self._first_ready: asyncio.Future[None] | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}/{self.version}" if self.version else self.name
+
+    @property
+    def phase_seconds(self) -> float:
+        """Seconds in the present state."""
+        return time.monotonic() - self._since
+
+    @property
+    def ready(self) -> bool:
+        """What the model's own `/ready` says."""
+        return self.state is ModelState.READY
+
+    @property
+    def queued(self) -> int:
+        return self._dispatcher.queued
+
+    @property
+    def in_flight(self) -> int:
+        return self._dispatcher.in_flight
+
+    # ---- requests -------------------------------------------------------------------------------
+
+    async def infer(self, request: InferRequest, body: Body, chunk: Any = None) -> tuple[InferReply, Body]:
+        """Answer one request; while the model loads it waits within its deadline. Raises leaves of ServingError."""
+        if self.state is not ModelState.READY and not self.state.loading:
+            raise self._not_ready()
+        try:
+            return await self._dispatcher.submit(request, body, chunk)
+        except DeadlineExceeded:
+            if self.state is not ModelState.READY:
+                raise self._not_ready() from None
+            raise
+
+    def _not_ready(self) -> NotReady:
+        if self.state.loading:
+            message = f"model {self.label} is {self.state.value} since {self.phase_seconds:.1f} s: try again later"
+            return NotReady(message, retry_after=2.0)
+        wait = max(self.retry_at - time.monotonic(), 1.0) if self.retry_at is not None else None
+        return NotReady(f"model {self.label} is {self.state.value}: {self.reason}", retry_after=wait)
+
+    async def metadata(self) -> dict[str, Any]:
+        """V2 metadata (platform, inputs, outputs): the worker's word, else from the MLmodel file. Raises NotReady."""
+        if self._metadata is not None:
+            return self._metadata
+        try:
+            path = local_path(self.uri)
+            if path is not None:
+                mlmodel = await asyncio.to_thread(read_mlmodel, path)
+            else:
+                async with asyncio.timeout(self.timeout):
+                    mlmodel = parse_mlmodel(await self._resources.fetcher.metadata(self.uri), self.uri)
+            self._metadata = metadata_from_mlmodel(mlmodel)
+        except (ServingError, TimeoutError) as error:
+            message = f"the metadata of model {self.label} cannot be read: {error or 'no answer in time'}"
+            raise NotReady(message, retry_after=5.0) from None
+        return self._metadata
+
+    # ---- life -----------------------------------------------------------------------------------
+
+    def load(self) -> asyncio.Task[None]:
+        """Begin to load unless that is under way or done; the task ends when it is READY or FAILED."""
+        if self._loading is None or self._loading.done():
+            self._loading = asyncio.create_task(self._load(), name=f"load {self.label}")
+        return self._loading
+
+    async def _load(self) -> None:
+        if self.state is ModelState.READY:
+            return
+        started = time.monotonic()
+        self._cancel_retry()
+        self._move(ModelState.PREPARING)
+        try:
+            plan = await self._prepare()
+            async with self._resources.loads:
+                self._first_ready = asyncio.get_running_loop().create_future()
+                self.replicas = [
+                    Replica(index, plan, self, self._dispatcher, self._resources)
+                    for index in range(self.entry.replicas)
+                ]
+                await self._first_ready
+        except asyncio.CancelledError:
+            raise
+        except ServingError as error:
+            await self._stop_replicas()
+            self._fail(error.message)
+        except Exception as error:
+            log.exception("loading %s failed in the gateway itself", self.label)
+            await self._stop_replicas()
+            self._fail(f"{type(error).__name__}: {error}")
+        else:
+            self.load_seconds = time.monotonic() - started
+            self._failures = 0
+            self._move(ModelState.READY)
+
+    async def _prepare(self) -> ReplicaPlan:
+        resources, entry = self._resources, self.entry
+        self._artifact = artifact = await resources.artifacts.ensure(entry.uri)
+        if not self.version:
+            self.version = artifact.version or "1"
+            self._dispatcher.label = self.label
+        mlmodel = await asyncio.to_thread(read_mlmodel, artifact.path)
+        environment = await resources.environments.ensure(artifact.path, entry.environment)
+        self.environment, self.python = environment.label, environment.python_version
+        reason = why_not_fork(mlmodel)
+        if entry.devices:
+            reason = "it uses devices, and these cannot be shared with a forked process"
+        start = "spawn" if reason else entry.start
+        spec = WorkerSpec(
+            name=self.name,
+            version=self.version,
+            replica=0,
+            generation=0,
+            token="",
+            endpoint=resources.channel.endpoint,
+            model_path=str(artifact.path),
+            journal="",
+            cwd="",
+            threads=entry.threads,
+            concurrency=entry.limits.concurrency,
+            max_inflated=resources.max_inflated,
+            model_type=entry.model_type,
+            service=entry.service or "",
+            pythonpath=[str(path) for path in entry.pythonpath],
+            image=entry.image.model_dump(),
+            pdf=entry.pdf.model_dump(),
+            batching=entry.batching.model_dump(),
+        )
+        return ReplicaPlan(
+            label=self.label,
+            spec=spec,
+            environment=environment,
+            modules=modules_for(mlmodel) if start == "fork" else [],
+            start=start,
+            start_reason=reason,
+            env_names=entry.env,
+            threads=entry.threads,
+            devices=entry.devices,
+            timeout=self.timeout,
+            memory_limit=entry.limits.memory or 0,
+            warmup=entry.warmup,
+            credits=CREDITS_PER_SLOT * entry.limits.concurrency,
+        )
+
+    async def unload(self, grace: float, reason: str = "unloaded") -> None:
+        """Answer what it has within `grace` seconds, then end the processes."""
+        self._cancel_retry()
+        if self.state is ModelState.UNLOADED:
+            return
+        if self._loading is not None and not self._loading.done():
+            self._loading.cancel()
+            await asyncio.gather(self._loading, return_exceptions=True)
+        self._move(ModelState.DRAINING, reason)
+        try:
+            async with asyncio.timeout(grace):
+                await self._dispatcher.drained()
+        except TimeoutError:
+            log.warning("%s: %d requests were not answered in time", self.label, self.queued + self.in_flight)
+        await self._stop_replicas()
+        self._dispatcher.fail_waiting(lambda: NotReady(f"model {self.label} is being unloaded"))
+        self._move(ModelState.UNLOADED, reason)
+
+    async def _stop_replicas(self) -> None:
+        """Processes first, then the hold on the artifact."""
+        replicas, self.replicas = self.replicas, []
+        await asyncio.gather(*(replica.stop() for replica in replicas))
+        if self._artifact is not None:
+            self._artifact.release()
+            self._artifact = None
+
+    # ---- what replicas say ----------------------------------------------------------------------
+
+    def replica_loading(self) -> None:
+        if self.state is ModelState.PREPARING or self.state is ModelState.WARMING:
+            self._move(ModelState.LOADING)
+
+    def replica_warming(self) -> None:
+        if self.state is ModelState.LOADING:
+            self._move(ModelState.WARMING)
+
+    def replica_ready(self, replica: Replica, ready: ReadyReply) -> None:
+        self._metadata = ready.metadata
+        self.example, self.python = ready.example, ready.python
+        self.wants_headers, self.streams = ready.wants_headers, ready.streams
+        if self._first_ready is not None and not self._first_ready.done():
+            self._first_ready.set_result(None)
+
+    def replica_restarts(self, replica: Replica, reason: str, kind: str, delay: float) -> None:
+        self.restarts += 1
+        self._resources.metrics.restarted(self, kind)
+        when = f"in {delay:g} s" if delay else "at once"
+        log.warning("%s: its worker %s; the next one starts %s", replica.label, reason, when)
+
+    def replica_failed(self, replica: Replica, reason: str) -> None:
+        if any(other.state in ("ready", "starting", "restarting") for other in self.replicas if other is not replica):
+            log.error("%s is given up, other replicas go on: %s", replica.label, reason)
+            return
+        if self._first_ready is not None and not self._first_ready.done():
+            self._first_ready.set_exception(LoadError(reason))
+        elif self.state is ModelState.READY:
+            self._fail(reason)
+
+    # ---- states ---------------------------------------------------------------------------------
+
+    def _fail(self, reason: str) -> None:
+        self._failures += 1
+        delay = min(RETRY_FIRST * 2 ** (self._failures - 1), RETRY_MAX)
+        self.retry_at = time.monotonic() + delay
+        self._retry_timer = asyncio.get_running_loop().call_later(delay, self.load)
+        self._move(ModelState.FAILED, reason)
+        self._dispatcher.fail_waiting(self._not_ready)
+
+    def _cancel_retry(self) -> None:
+        self.retry_at = None
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
+            self._retry_timer = None
+
+    def _move(self, to: ModelState, reason: str = "") -> None:
+        """Change the state: one log line and one count per change."""
+        assert to in LEGAL[self.state], f"{self.label}: {self.state.value} cannot become {to.value}"
+        before, seconds = self.state, self.phase_seconds
+        self.state, self.reason, self._since = to, reason, time.monotonic()
+        if to is ModelState.FAILED:
+            log.error("%s FAILED while %s: %s", self.label, before.value, reason)
+        else:
+            log.debug("%s is %s after %.3f s of %s", self.label, to.value, seconds, before.value)
+        self._resources.metrics.state_changed(self, before, seconds)
+        self._resources.on_change(self)
+
+    def describe(self) -> dict[str, Any]:
+        """This version as one entry of `/status`."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "state": self.state.value,
+            "phase_s": round(self.phase_seconds, 3),
+            "reason": self.reason,
+            "uri": self.uri,
+            "group": self.group,
+            "environment": self.environment,
+            "python": self.python,
+            "load_s": round(self.load_seconds, 3),
+            "replicas": [
+                {
+                    "index": replica.index,
+                    "generation": replica.generation,
+                    "pid": replica.pid,
+                    "state": replica.state,
+                    "restarts": replica.restarts,
+                    "memory_private": replica.memory.private,
+                    "memory_pss": replica.memory.pss,
+                }
+                for replica in self.replicas
+            ],
+            "requests": {"in_flight": self.in_flight, "queued": self.queued, "restarts": self.restarts},
+        }

@@ -1,0 +1,109 @@
+"""The registry: which models there are, which version of each serves, and whether the server is ready."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rapidfuzz import process
+
+from ..protocol.errors import NotFound
+from .lifecycle import ModelState
+from .model import ModelVersion
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """What `/v2/health/ready` answers: a judgement, not a stored state."""
+
+    ready: bool
+    #: Label of each model that is not ready (whether or not it decides) and why.
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+class Registry:
+    """Model versions by name. The serving version of a name is its newest that is READY, else its newest."""
+
+    def __init__(self, policy: Literal["all", "any"] | Sequence[str] = "all", *, strict: bool = False) -> None:
+        self._models: dict[str, list[ModelVersion]] = {}
+        self._policy = policy
+        self._strict = strict
+        self._was_ready = False
+        self.draining = False
+
+    def add(self, version: ModelVersion) -> None:
+        self._models.setdefault(version.name, []).append(version)
+
+    def names(self) -> list[str]:
+        return list(self._models)
+
+    def all(self) -> Iterable[ModelVersion]:
+        for versions in self._models.values():
+            yield from versions
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        """Raises NotFound, naming what comes near."""
+        found = self._models.get(name)
+        if found is None:
+            near = [match for match, score, _ in process.extract(name, self._models.keys(), limit=3) if score > 60]
+            hint = f"; did you mean {' or '.join(near)}?" if near else "; GET /v2/models lists those there are"
+            raise NotFound(f"there is no model {name[:200]!r}{hint}")
+        return found
+
+    def find(self, name: str, version: str | None = None) -> ModelVersion:
+        """The version asked for, or the one that serves. Raises NotFound."""
+        found = self._models.get(name)
+        if found is not None and len(found) == 1 and (version is None or found[0].version == version):
+            return found[0]
+        versions = self.versions(name)
+        if version is None:
+            return _serving(versions)
+        for candidate in versions:
+            if candidate.version == version:
+                return candidate
+        known = ", ".join(candidate.version or "(not resolved yet)" for candidate in versions)
+        raise NotFound(f"model {name} has no version {version[:200]!r}; it has {known}")
+
+    def readiness(self) -> Readiness:
+        """Judged per name by its serving version."""
+        reasons: dict[str, str] = {}
+        loading: list[str] = []
+        ready: list[str] = []
+        for name, versions in self._models.items():
+            version = _serving(versions)
+            if version.ready:
+                ready.append(name)
+                continue
+            if version.state.loading:
+                loading.append(name)
+                reasons[version.label] = f"{version.state.value} for {version.phase_seconds:.1f} s"
+            else:
+                reasons[version.label] = f"{version.state.value}: {version.reason}"
+        if self.draining:
+            return Readiness(False, {"server": "draining", **reasons})
+        if not self._models:
+            return Readiness(False, {"server": "no models are configured"})
+        if self._policy == "all":
+            now = len(ready) == len(self._models)
+        elif self._policy == "any":
+            now = bool(ready)
+        else:
+            now = all(name in ready for name in self._policy)
+        if now:
+            self._was_ready = True
+        elif self._was_ready and not self._strict:
+            now = True
+        return Readiness(now, reasons)
+
+
+def _serving(versions: list[ModelVersion]) -> ModelVersion:
+    newest_first = sorted(versions, key=_age, reverse=True)
+    for version in newest_first:
+        if version.state is ModelState.READY:
+            return version
+    return newest_first[0]
+
+
+def _age(version: ModelVersion) -> tuple[int, str]:
+    return (int(version.version), "") if version.version.isdecimal() else (-1, version.version)

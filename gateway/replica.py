@@ -1,0 +1,329 @@
+"""One replica of a model version: a slot that keeps one worker process running.
+
+`_run` is its whole life: start a worker, wait until it is ready, warm it, let it serve, see it end,
+clean up, decide whether and when the next one starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import shutil
+import signal
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..protocol.codec import Body
+from ..protocol.errors import LoadError, ServingError
+from ..protocol.journal import Journal
+from ..protocol.messages import (
+    ChunkReply,
+    ErrorReply,
+    InferReply,
+    InferRequest,
+    LoadFailedReply,
+    ReadyReply,
+    StopRequest,
+)
+from ..workers.spec import WorkerSpec
+from .channel import Peer
+from .dispatcher import Dispatcher, WorkerLink
+from .environments import Environment
+from .fork_server import WorkerExit, WorkerProcess, output_log
+from .memory import Memory
+from .resources import Resources
+from .restarts import RestartPolicy
+from .worker_env import worker_environment
+from .worker_output import OutputReader
+
+log = logging.getLogger(__name__)
+
+#: Seconds that a predict may run past the entry's timeout before its worker is killed.
+KILL_GRACE = 1.0
+#: Escalation at the end of a worker: StopRequest, then SIGTERM, then SIGKILL, seconds for each.
+STOP_GRACE = 2.0
+TERM_GRACE = 1.0
+
+
+class EndedEarly(Exception):
+    """A worker ended before it was ready, without a word why."""
+
+    def __init__(self, exit_: WorkerExit, when: str) -> None:
+        super().__init__(f"{exit_} {when}")
+        self.kind = exit_.kind
+
+
+class Owner(Protocol):
+    """What a replica tells the model version that it belongs to."""
+
+    def replica_loading(self) -> None: ...
+    def replica_warming(self) -> None: ...
+    def replica_ready(self, replica: Replica, ready: ReadyReply) -> None: ...
+    def replica_restarts(self, replica: Replica, reason: str, kind: str, delay: float) -> None: ...
+    def replica_failed(self, replica: Replica, reason: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class ReplicaPlan:
+    """What all replicas of a version have in common."""
+
+    label: str
+    spec: WorkerSpec  # token, replica, generation, journal and cwd are filled in for each start
+    environment: Environment
+    modules: list[str]
+    start: str
+    start_reason: str
+    env_names: tuple[str, ...]
+    threads: int
+    devices: tuple[str, ...]
+    timeout: float
+    memory_limit: int  # bytes; 0: none
+    warmup: str
+    credits: int
+
+
+class Replica:
+    """Keeps one worker running; `state` is for people."""
+
+    def __init__(
+        self, index: int, plan: ReplicaPlan, owner: Owner, dispatcher: Dispatcher, resources: Resources
+    ) -> None:
+        self.index = index
+        self.plan = plan
+        self.generation = 0
+        self.restarts = 0
+        self.state = "starting"
+        self.python = ""
+        self.worker: WorkerProcess | None = None
+        self.memory = self.baseline = Memory()
+        self._owner = owner
+        self._dispatcher = dispatcher
+        self._resources = resources
+        self._stopping = False
+        self._kill_reason = self._kill_cause = ""
+        self._ready_at = 0.0
+        self._answered = 0
+        self._link: WorkerLink | None = None
+        self._peer: Peer | None = None
+        self._journal: Journal | None = None
+        self._first_word: asyncio.Future[ReadyReply] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._run(), name=f"replica {plan.label}#{index}")
+
+    @property
+    def pid(self) -> int:
+        return self.worker.pid if self.worker is not None else 0
+
+    @property
+    def label(self) -> str:
+        return f"{self.plan.label}#{self.index}" if self.index else self.plan.label
+
+    @property
+    def memory_limit(self) -> int:
+        return self.plan.memory_limit
+
+    async def _run(self) -> None:
+        policy = RestartPolicy()
+        ever_ready = False
+        while True:
+            self._ready_at, self._answered = 0.0, 0
+            try:
+                exit_ = await self._live()
+                reason, kind = str(exit_), exit_.kind
+            except EndedEarly as early:
+                reason, kind = str(early), early.kind
+            except LoadError as error:
+                reason, kind = error.message, "load"
+                if not ever_ready and not self._stopping:
+                    self._give_up(reason)  # it said so itself: another try would say the same
+                    return
+            if self._stopping:
+                break
+            ever_ready = ever_ready or self._ready_at > 0
+            uptime = time.monotonic() - self._ready_at if self._ready_at else 0.0
+            delay = policy.after_exit(uptime, self._answered)
+            if delay is None:
+                self._give_up(f"its worker {reason}, the last of {policy.exits} exits in a row")
+                return
+            self.restarts += 1
+            self.state = "restarting"
+            self._owner.replica_restarts(self, reason, kind, delay)
+            if delay:
+                await asyncio.sleep(delay)
+        self.state = "stopped"
+
+    def _give_up(self, reason: str) -> None:
+        self.state = "failed"
+        self._owner.replica_failed(self, reason)
+
+    # ---- one worker's life ----------------------------------------------------------------------
+
+    async def _live(self) -> WorkerExit:
+        """Start a worker and stay with it to its end. Raises LoadError if it never became ready by its own word."""
+        resources, plan = self._resources, self.plan
+        self.generation += 1
+        self.state = "starting"
+        self._kill_reason = self._kill_cause = ""
+        self.memory = self.baseline = Memory()
+        token = secrets.token_hex(16)
+        cwd = resources.runtime_dir / "work" / token[:12]
+        cwd.mkdir(parents=True)
+        journal_path = resources.runtime_dir / f"{token[:12]}.journal"
+        self._journal = journal = Journal(str(journal_path), create=True)
+        output = OutputReader(self.label, output_log)
+        self._first_word = asyncio.get_running_loop().create_future()
+        self._peer = peer = resources.channel.expect(token, self._receive, lambda: None)
+        self._link = link = WorkerLink(self.label, plan.credits, self._send, self._overdue)
+        worker: WorkerProcess | None = None
+        why = "ended"
+        try:
+            server = await resources.fork_servers.get(plan.environment, lambda: plan.modules)
+            spec = self._spec(token, journal_path, cwd)
+            worker = await server.fork(spec, output.write_fd, plan.start, plan.modules if plan.start == "fork" else [])
+            self.worker = worker
+            output.close_writer()
+            if worker.start != plan.start or plan.start_reason:
+                log.info("%s starts in a fresh interpreter: %s", self.label, worker.why or plan.start_reason)
+            self._owner.replica_loading()
+            ready = await self._wait_ready(worker)
+            self.python = ready.python
+            await self._warm(link, ready, worker)
+            self._ready_at = time.monotonic()
+            self.state = "ready"
+            self._owner.replica_ready(self, ready)
+            self._dispatcher.attach(link)
+            exit_ = await asyncio.shield(worker.exited)
+            if self._kill_reason:
+                exit_ = replace(exit_, why=self._kill_reason, cause=self._kill_cause)
+            why = str(exit_)
+            return exit_
+        finally:
+            if worker is not None and not worker.exited.done():
+                worker.kill(signal.SIGKILL)
+                await asyncio.shield(worker.exited)
+            resources.channel.drain_all()
+            resources.channel.forget(peer)
+            self._answered = link.answered
+            self._dispatcher.detach(link, journal.begun(), why)
+            self.worker = self._link = self._peer = self._journal = None
+            journal.close()
+            journal_path.unlink(missing_ok=True)
+            output.close()
+            await asyncio.to_thread(shutil.rmtree, cwd, ignore_errors=True)
+
+    def _spec(self, token: str, journal: Path, cwd: Path) -> WorkerSpec:
+        plan, environ = self.plan, self._resources.environ
+        threads = plan.threads if plan.start == "spawn" else 1
+        data = plan.spec.to_wire()
+        data.update(
+            replica=self.index,
+            generation=self.generation,
+            token=token,
+            journal=str(journal),
+            cwd=str(cwd),
+            env=worker_environment(
+                environ,
+                threads=threads,
+                names=plan.env_names,
+                shared=plan.environment.key == "shared",
+                devices=plan.devices or None,
+            ),
+        )
+        return WorkerSpec.from_wire(data)
+
+    async def _wait_ready(self, worker: WorkerProcess) -> ReadyReply:
+        either: set[asyncio.Future[Any]] = {self._first_word, worker.exited}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        self._resources.channel.drain_all()
+        if self._first_word.done():
+            return self._first_word.result()
+        raise EndedEarly(worker.exited.result(), "while it loaded the model")
+
+    async def _warm(self, link: WorkerLink, ready: ReadyReply, worker: WorkerProcess) -> None:
+        """The model's own input example through decode, predict and encode. Raises LoadError with `warmup: fail`."""
+        plan = self.plan
+        if plan.warmup == "off" or not ready.example:
+            return
+        self._owner.replica_warming()
+        request = InferRequest(id=0, content_type="application/json")
+        answer = asyncio.ensure_future(self._dispatcher.probe(link, request, ready.example))
+        either: set[asyncio.Future[Any]] = {answer, worker.exited}
+        await asyncio.wait(either, timeout=max(plan.timeout, 60), return_when=asyncio.FIRST_COMPLETED)
+        problem = ""
+        if not answer.done():
+            answer.cancel()
+            if worker.exited.done():
+                raise EndedEarly(worker.exited.result(), "on its own input example")
+            problem = "its own input example was not answered in time"
+        else:
+            try:
+                answer.result()
+            except ServingError as error:
+                problem = f"its own input example fails: {error.message}"
+        if problem and plan.warmup == "fail":
+            raise LoadError(f"{problem} (warmup: warn or off lets it serve all the same)")
+        if problem:
+            log.warning("%s: %s", self.label, problem)
+
+    # ---- messages -------------------------------------------------------------------------------
+
+    def _send(self, message: Any, body: Body) -> None:
+        if self._peer is not None:
+            self._resources.channel.send(self._peer, message, body)
+
+    def _receive(self, message: Any, body: Body) -> None:
+        if isinstance(message, (InferReply, ErrorReply, ChunkReply)):
+            if self._link is not None:
+                self._dispatcher.receive(self._link, message, body)
+        elif isinstance(message, ReadyReply):
+            if not self._first_word.done():
+                self._first_word.set_result(message)
+        elif isinstance(message, LoadFailedReply):
+            if message.traceback:
+                log.error("%s could not be loaded:\n%s", self.label, message.traceback)
+            if not self._first_word.done():
+                self._first_word.set_exception(LoadError(message.message))
+
+    # ---- the end of a worker --------------------------------------------------------------------
+
+    def _overdue(self, number: int) -> None:
+        """A request passed its deadline in the worker: once it has run for the entry's timeout, kill."""
+        link, journal = self._link, self._journal
+        if link is None or journal is None or number not in link.held or self.worker is None:
+            return
+        begun = journal.begun().get(number)
+        if begun is None:
+            return  # it waits in the worker, which drops it
+        left = begun + self.plan.timeout + KILL_GRACE - time.monotonic()
+        if left > 0:
+            asyncio.get_running_loop().call_later(left + 0.01, self._overdue, number)
+            return
+        self.kill(f"was killed: a prediction ran longer than the timeout of {self.plan.timeout:g} s", "timeout")
+
+    def kill(self, reason: str, cause: str) -> None:
+        """End the worker now; a successor starts. `reason` continues "its worker …", `cause` is for the metric."""
+        if self.worker is not None:
+            self._kill_reason, self._kill_cause = reason, cause
+            self.worker.kill(signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """End for good: StopRequest, then SIGTERM, then SIGKILL."""
+        self._stopping = True
+        worker = self.worker
+        if worker is not None and self.state == "ready":
+            self._send(StopRequest(), b"")
+            await self._ended_within(worker, STOP_GRACE)
+            worker.kill(signal.SIGTERM)
+            await self._ended_within(worker, TERM_GRACE)
+        if worker is not None:
+            worker.kill(signal.SIGKILL)
+        if self.state != "ready":
+            self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self.state = "stopped"
+
+    async def _ended_within(self, worker: WorkerProcess, seconds: float) -> None:
+        if not worker.exited.done():
+            await asyncio.wait({worker.exited}, timeout=seconds)

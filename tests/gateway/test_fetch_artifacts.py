@@ -1,0 +1,259 @@
+"""The cache of models on disk: one download per content, shared by gateways, pruned but never under a user."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelhub.serving.gateway.artifacts import ArtifactStore, local_path, local_source
+from modelhub.serving.gateway.fetch import Fetcher
+from modelhub.serving.protocol.errors import ConfigError, LoadError, NotFound
+
+remote = pytest.mark.asyncio(loop_scope="module")
+ROOMY = 1 << 40
+
+
+class Watch:
+    """A progress callback that remembers whether anything was downloaded."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, int]] = []
+
+    def __call__(self, done: int, total: int) -> None:
+        self.calls.append((done, total))
+
+
+def cached(state_dir: Path) -> set[Path]:
+    return {path for path in (state_dir / "artifacts").iterdir() if not path.name.startswith(".")}
+
+
+# ---- local models ----------------------------------------------------------------------------------
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=40))
+def test_a_file_uri_means_the_folder_that_it_was_made_from(name: str) -> None:
+    folder = Path(os.path.abspath(f"/models/{name}"))
+    assert local_path(folder.as_uri()) == folder
+    assert local_path(str(folder)) == folder
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("file:/a/b%20c", "/a/b c"),
+        ("file:///a/b%20c", "/a/b c"),
+        ("file://localhost/a", "/a"),
+        ("FILE:/a", "/a"),
+        ("/a/b%20c", "/a/b%20c"),
+        ("/a/../b", "/b"),
+    ],
+)
+def test_local_paths(uri: str, path: str) -> None:
+    assert local_path(uri) == Path(path)
+
+
+def test_relative_paths_and_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert local_path("models/iris") == tmp_path / "models" / "iris"
+    assert local_path("file:models/iris") == tmp_path / "models" / "iris"
+    assert local_path("~/iris") == Path("/home/somebody/iris")
+
+
+@pytest.mark.parametrize("uri", ["models:/a/1", "runs:/1/m", "s3://b/k", "mlflow-artifacts:/1", "dbfs:/x"])
+def test_what_must_be_fetched(uri: str) -> None:
+    assert local_path(uri) is None
+
+
+def test_files_of_other_hosts() -> None:
+    with pytest.raises(ConfigError, match="on the host elsewhere"):
+        local_path("file://elsewhere/models/iris")
+
+
+async def test_a_local_model_is_used_in_place(models: Path, tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "state", ROOMY, Fetcher(pytest.fail))
+    with await store.ensure((models / "iris").as_uri()) as artifact:
+        assert artifact.path == models / "iris"
+        assert artifact.version == ""
+        assert artifact.source == local_source(models / "iris")
+    assert not (tmp_path / "state").exists()
+
+
+async def test_local_places_that_hold_no_model(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path, ROOMY, Fetcher(pytest.fail))
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for name, says in {"nothing": "there is no folder", "file": "is a file", "folder": "has no file MLmodel"}.items():
+        with pytest.raises(NotFound, match=says) as caught:
+            await store.ensure(str(tmp_path / name))
+        assert str(tmp_path / name) in caught.value.message
+
+
+def test_the_source_changes_with_the_model(models: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(models / "iris", model)
+    before = local_source(model)
+    with (model / "MLmodel").open("a") as file:
+        file.write("\nmetadata: {tuned: true}\n")
+    assert local_source(model) != before
+
+
+# ---- remote models ---------------------------------------------------------------------------------
+
+
+@remote
+async def test_fetched_twice_downloaded_once(fetcher: Fetcher, logged: Any, tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path, ROOMY, fetcher)
+    first, again = Watch(), Watch()
+    with await store.ensure("models:/echo@champion", first) as artifact:
+        assert artifact.version == "1"
+        assert artifact.source.startswith("models:/echo/1#")
+        assert (artifact.path / "artifacts" / "weights.bin").stat().st_size == 3_000_000
+        with await store.ensure("models:/echo/1", again) as same:
+            assert (same.path, same.source) == (artifact.path, artifact.source)
+    assert first.calls
+    assert not again.calls
+    assert cached(tmp_path) == {artifact.path}
+
+
+@remote
+async def test_wanted_by_many_at_once_downloaded_once(fetcher: Fetcher, logged: Any, tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path, ROOMY, fetcher)
+    watches = [Watch() for _ in range(5)]
+    artifacts = await asyncio.gather(*(store.ensure("models:/echo/1", watch) for watch in watches))
+    assert len({artifact.path for artifact in artifacts}) == 1
+    assert len({tuple(watch.calls) for watch in watches}) == 1  # one download, seen by all
+    for artifact in artifacts:
+        artifact.release()
+
+
+@remote
+async def test_a_download_outlives_the_request_that_caused_it(fetcher: Fetcher, logged: Any, tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path, ROOMY, fetcher)
+    begun = asyncio.Event()
+    impatient = asyncio.create_task(store.ensure("models:/echo/1", lambda done, total: begun.set()))
+    await begun.wait()
+    impatient.cancel()
+    patient = Watch()
+    with await store.ensure("models:/echo/1", patient):
+        pass
+    assert (0, patient.calls[-1][1]) not in patient.calls  # it joined what had begun
+
+
+@remote
+async def test_the_least_recently_used_models_go_first(fetcher: Fetcher, logged: Any, tmp_path: Path) -> None:
+    lines: list[str] = []
+    store = ArtifactStore(tmp_path, 7_000_000, fetcher, lines.append)  # two models of 3 MB
+    paths = {}
+    for uri in ("models:/echo/1", "models:/echo/2", "models:/echo/1", f"models:/{logged.model_2}"):
+        with await store.ensure(uri) as artifact:
+            paths[uri] = artifact.path
+    assert cached(tmp_path) == {paths["models:/echo/1"], paths[f"models:/{logged.model_2}"]}
+    assert len(lines) == 1
+    assert paths["models:/echo/2"].name in lines[0]
+
+
+@remote
+async def test_models_in_use_stay_whatever_the_limit(fetcher: Fetcher, logged: Any, tmp_path: Path) -> None:
+    store, neighbour = ArtifactStore(tmp_path, 1, fetcher), ArtifactStore(tmp_path, 1, fetcher)
+    one = await store.ensure("models:/echo/1")
+    one_again = await store.ensure("models:/echo/1")
+    two = await neighbour.ensure("models:/echo/2")
+    assert cached(tmp_path) == {one.path, two.path}
+    one.release()
+    one.release()
+    assert await store.prune() == 0
+    one_again.release()
+    assert await neighbour.prune() > 3_000_000
+    assert cached(tmp_path) == {two.path}
+    two.release()
+    await store.prune()
+    assert cached(tmp_path) == set()
+
+
+@remote
+async def test_what_a_killed_gateway_left_half_done_is_done_again(
+    fetcher: Fetcher, logged: Any, tmp_path: Path
+) -> None:
+    store = ArtifactStore(tmp_path, ROOMY, fetcher)
+    with await store.ensure("models:/echo/1") as artifact:
+        path = artifact.path
+    (path / "MLmodel").unlink()
+    for leftover in (path.parent / ".part" / path.name, path.parent / ".part" / f"{path.name}.part"):
+        leftover.mkdir()
+        (leftover / "weights.bin").touch()
+    (path.parent / ".index" / path.name).write_text('{"bytes"')
+    with await store.ensure("models:/echo/1") as artifact:
+        assert (path / "MLmodel").is_file()
+    assert list((path.parent / ".part").iterdir()) == []
+    assert json.loads((path.parent / ".index" / path.name).read_bytes())["bytes"] > 3_000_000
+
+
+@remote
+async def test_a_failed_download_leaves_nothing(fetcher: Fetcher, logged: Any, tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path, ROOMY, fetcher)
+    with pytest.raises(NotFound):
+        await store.ensure("models:/echo/77")
+    assert not (tmp_path / "artifacts").exists() or cached(tmp_path) == set()
+
+
+@remote
+async def test_a_state_directory_that_cannot_be_written(fetcher: Fetcher, logged: Any, tmp_path: Path) -> None:
+    (tmp_path / "artifacts").touch()
+    with pytest.raises(LoadError, match=r"server\.state_dir"):
+        await ArtifactStore(tmp_path, ROOMY, fetcher).ensure("models:/echo/1")
+
+
+RACER = """
+import asyncio, sys
+from pathlib import Path
+from modelhub.serving.gateway.artifacts import ArtifactStore
+from modelhub.serving.gateway.fetch import Fetcher
+
+async def main():
+    fetcher = Fetcher(lambda line: None)
+    store = ArtifactStore(Path(sys.argv[1]), 1 << 40, fetcher)
+    await fetcher.resolve("models:/echo/1")
+    print("warm", flush=True)
+    sys.stdin.readline()
+    calls = []
+    artifact = await store.ensure("models:/echo/1", lambda *numbers: calls.append(numbers))
+    print(artifact.path, (artifact.path / "artifacts" / "weights.bin").stat().st_size, bool(calls), flush=True)
+    await fetcher.close()
+
+asyncio.run(main())
+"""
+
+
+def test_two_gateways_race_on_one_cache(mlflow_server: str, logged: Any, tmp_path: Path) -> None:
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACER, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "MLFLOW_TRACKING_URI": mlflow_server},
+        )
+        for _ in range(2)
+    ]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "warm\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    answers = [racer.communicate(timeout=60)[0].split() for racer in racers]
+    assert [racer.returncode for racer in racers] == [0, 0]
+    assert answers[0][:2] == answers[1][:2] == [str(*cached(tmp_path)), "3000000"]
+    assert sorted(answer[2] for answer in answers) == ["False", "True"]

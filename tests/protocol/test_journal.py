@@ -1,0 +1,35 @@
+"""The journal page, written by one process and read by another."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from modelhub.serving.protocol.journal import SLOTS, Journal
+
+
+def test_what_one_side_begins_the_other_sees(tmp_path: Path) -> None:
+    reader = Journal(str(tmp_path / "page"), create=True)
+    writer = Journal(str(tmp_path / "page"))
+    assert reader.begun() == {}
+    before = time.monotonic()
+    writer.begin([7, 8])
+    assert set(reader.begun()) == {7, 8}
+    assert before - 0.01 <= reader.begun()[7] <= time.monotonic()
+    writer.close()
+    assert set(reader.begun()) == {7, 8}
+    reader.close()
+
+
+def test_it_remembers_the_last_slots(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path / "page"), create=True)
+    journal.begin(range(1, SLOTS + 11))
+    assert set(journal.begun()) == set(range(11, SLOTS + 11))
+    journal.close()
+
+
+def test_an_existing_page_is_never_taken_over(tmp_path: Path) -> None:
+    Journal(str(tmp_path / "page"), create=True).close()
+    with pytest.raises(FileExistsError):
+        Journal(str(tmp_path / "page"), create=True)

@@ -1,0 +1,81 @@
+"""What a worker process does between its birth and its request loop: it makes itself at home.
+
+A forked worker comes out of the fork server with that process's memory, a spawned one out of a fresh
+interpreter; from `run` on they are alike.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import signal
+import sys
+import traceback
+from typing import List
+
+import msgpack
+
+from . import process
+from .spec import WorkerSpec
+
+#: The kernel ends workers first when memory runs out, then fork servers, then the gateway.
+OOM_SCORE = 800
+
+
+def title(spec: WorkerSpec) -> str:
+    replica = f" replica {spec.replica}" if spec.replica else ""
+    return f"modelhub: worker {spec.name}/{spec.version}{replica}"
+
+
+def main_forked(spec: WorkerSpec, log_fd: int, close: List[int], parent: int) -> int:
+    """In the child, right after the fork. `close`: the fork server's own descriptors."""
+    os.setsid()
+    process.die_with_parent(parent)
+    for descriptor in close:
+        os.close(descriptor)
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGPIPE, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    os.dup2(log_fd, 1)
+    os.dup2(log_fd, 2)
+    os.close(log_fd)
+    os.environ.clear()
+    os.environ.update(spec.env)
+    random.seed()
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()
+    if "torch" in sys.modules:
+        sys.modules["torch"].seed()
+    gc.enable()
+    return run(spec)
+
+
+def main_spawned(descriptor: int) -> int:
+    """In a fresh interpreter: stdout, stderr, environment and session were set by whoever started it."""
+    with os.fdopen(descriptor, "rb") as file:
+        data = msgpack.unpackb(file.read(), raw=False)
+    process.die_with_parent(data.pop("parent"))
+    return run(WorkerSpec.from_wire(data))
+
+
+def run(spec: WorkerSpec) -> int:
+    """Settle in, then serve until told to stop. Returns the exit code."""
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    process.set_title(title(spec))
+    process.set_oom_score(OOM_SCORE)
+    os.chdir(spec.cwd)
+    sys.path[:0] = [entry for entry in spec.pythonpath if entry not in sys.path]
+    try:
+        from .loop import serve
+
+        return serve(spec)
+    except Exception:
+        traceback.print_exc()
+        return 70
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()

@@ -1,0 +1,104 @@
+"""Loading a model in a worker: from a local MLflow model directory to a `ServedModel`.
+
+Only ever from a local path: no tracking server, no credentials, no network (the gateway's fetcher got
+the files). Works with mlflow 2.9 on Python 3.9 as with today's; mlflow and whatever the model needs come
+from the model's own environment.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import metadata
+from typing import Any, Dict, List
+
+from ..protocol.errors import LoadError, NotSupported, ServingError
+from ..protocol.messages import InferRequest
+from ..protocol.signature import Signature, parse_mlmodel, platform_from_mlmodel, signature_from_mlmodel
+from .example import example_request
+from .served import ServedModel
+from .spec import WorkerSpec
+
+#: Modules whose version tells something about a model's behaviour, with their distributions.
+_LIBRARIES: Dict[str, str] = {
+    "catboost": "catboost",
+    "lightgbm": "lightgbm",
+    "mlflow": "mlflow",
+    "numpy": "numpy",
+    "onnxruntime": "onnxruntime",
+    "pandas": "pandas",
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+    "skops": "skops",
+    "tensorflow": "tensorflow",
+    "torch": "torch",
+    "transformers": "transformers",
+    "xgboost": "xgboost",
+}
+
+
+def load(spec: WorkerSpec) -> ServedModel:
+    """The model that `spec` names. Raises LoadError, or whatever the model's own loading code raises."""
+    if spec.service or spec.model_type != "pyfunc":
+        what = f"service {spec.service!r}" if spec.service else f"model_type {spec.model_type!r}"
+        raise NotSupported(f"{what} is not supported yet: serve the model as it was logged (model_type pyfunc)")
+    return _load_pyfunc(spec)
+
+
+def _load_pyfunc(spec: WorkerSpec) -> ServedModel:
+    path = spec.model_path
+    mlmodel = read_mlmodel(path)
+    if "python_function" not in (mlmodel.get("flavors") or {}):
+        raise LoadError(f"the model in {path} has no python_function flavour: log it with a flavour that has one")
+    signature = signature_from_mlmodel(mlmodel)
+    # Set before the import: mlflow 3 starts a telemetry thread then.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow.pyfunc
+
+    # The warnings compare requirements, which takes a second; the environment was built from them.
+    model = mlflow.pyfunc.load_model(path, suppress_warnings=True)
+    served = ServedModel(
+        model,
+        spec.name,
+        spec.version,
+        signature or Signature(),
+        platform_from_mlmodel(mlmodel),
+        max_inflated=spec.max_inflated,
+        versions=library_versions(),
+    )
+    served.example = _checked_example(served, example_request(path, mlmodel, signature))
+    return served
+
+
+def read_mlmodel(path: str) -> Dict[str, Any]:
+    """The parsed MLmodel file of a model directory. Raises LoadError."""
+    file = os.path.join(path, "MLmodel")
+    try:
+        with open(file, encoding="utf-8") as opened:
+            return parse_mlmodel(opened.read())
+    except OSError as error:
+        raise LoadError(f"{path} is not an MLflow model directory: {error.strerror}: MLmodel") from None
+
+
+def library_versions() -> Dict[str, str]:
+    """Versions of the known libraries that are imported in this process."""
+    found: Dict[str, str] = {}
+    candidates: List[str] = [name for name in _LIBRARIES if name in sys.modules]
+    for name in candidates:
+        try:
+            found[name] = metadata.version(_LIBRARIES[name])
+        except metadata.PackageNotFoundError:
+            found[name] = str(getattr(sys.modules[name], "__version__", "?"))
+    return found
+
+
+def _checked_example(served: ServedModel, example: bytes) -> bytes:
+    """The example if the model's own signature takes it: nobody should be shown a request that fails."""
+    if not example:
+        return b""
+    try:
+        served.decode(InferRequest(id=0), example)
+    except ServingError as error:
+        print(f"the model's input example is no valid request and is left out: {error.message}", file=sys.stderr)
+        return b""
+    return example

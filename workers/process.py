@@ -1,0 +1,116 @@
+"""Small facts about processes on Linux: parent-death signal, sub-reaper, title, descendants."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from typing import Dict, List, NamedTuple, Set
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_SET_NAME = 15
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def _prctl(option: int, argument: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def die_with_parent(parent: int, with_signal: int = signal.SIGKILL) -> None:
+    """Ask the kernel for `with_signal` when the thread that started this process ends.
+
+    `parent` is the process id that is expected as the parent: if it is gone already, exit now.
+    """
+    _prctl(_PR_SET_PDEATHSIG, with_signal)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def become_subreaper() -> None:
+    """Orphans among this process's descendants become its children, so that they can be found and ended."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def forbid_dumps() -> None:
+    """No core dump and no ptrace by others of this user: secrets in this process's memory stay there."""
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def set_title(title: str) -> None:
+    """What `ps` shows: the command line is overwritten in place, at most at its old length."""
+    raw = title.encode("utf-8", "replace")
+    try:
+        with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+        start, end = int(fields[45]), int(fields[46])
+        room = end - start
+        if start and room > 1:
+            ctypes.memset(start, 0, room)
+            ctypes.memmove(start, raw[: room - 1], min(len(raw), room - 1))
+    except (OSError, ValueError, IndexError):
+        return  # a title is a courtesy
+    name = ctypes.create_string_buffer(raw.split(b"/")[0][:15])
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name, 0, 0, 0)
+
+
+class ProcessFacts(NamedTuple):
+    parent: int
+    session: int
+    zombie: bool
+
+
+def all_processes() -> Dict[int, ProcessFacts]:
+    """Every process that can be seen, by its id."""
+    found: Dict[int, ProcessFacts] = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            continue  # it ended meanwhile
+        found[int(name)] = ProcessFacts(int(fields[1]), int(fields[3]), fields[0] == b"Z")
+    return found
+
+
+def descendants(root: int) -> List[int]:
+    """The living processes below `root`, not `root` itself."""
+    processes = all_processes()
+    below: Set[int] = {root}
+    grew = True
+    while grew:
+        found = {pid for pid, facts in processes.items() if facts.parent in below and pid not in below}
+        below |= found
+        grew = bool(found)
+    return [pid for pid in below if pid != root and not processes[pid].zombie]
+
+
+def session_members(session: int) -> List[int]:
+    """The living processes of a session."""
+    return [pid for pid, facts in all_processes().items() if facts.session == session and not facts.zombie]
+
+
+def send_signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def tasks() -> int:
+    """Threads of this process, those of C libraries included."""
+    return len(os.listdir("/proc/self/task"))
+
+
+def set_oom_score(adjustment: int) -> None:
+    """Make the kernel prefer this process when memory runs out (0 to 1000; raising needs no privilege)."""
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(str(adjustment))
+    except OSError:
+        pass  # a sandbox without it: nothing that could be done
