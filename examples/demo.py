@@ -1,7 +1,8 @@
 """A real MLflow server, four real models and the gateway on this machine; each model is called and the answers shown.
 
-Run by `make demo`. Serves until Ctrl-C; with ONCE=1 it ends after the calls. Everything lies below `.demo/`, where a
-second run finds its tracking database and its models again.
+Run by `make demo`. Serves until Ctrl-C; with ONCE=1 it ends after the calls. Everything lies below `.demo/` (or
+DEMO_FOLDER), where a second run finds its tracking database and its models again. PORT is the gateway's (8080, or a
+free one where that is taken).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
-DEMO = HERE.parent / ".demo"
+DEMO = Path(os.environ.get("DEMO_FOLDER", HERE.parent / ".demo")).resolve()
 PORT = int(os.environ.get("PORT", "8080"))
 SHADES = " ░▒▓█"
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -49,7 +50,7 @@ def prctl(option: int, value: int) -> None:
 
 
 def start(name: str, command: list[str], **env: str) -> subprocess.Popen[bytes]:
-    """In a session of its own, so that Ctrl-C reaches this process alone; output goes to `.demo/<name>.log`."""
+    """In a session of its own, so that Ctrl-C reaches this process alone; output goes to `<name>.log`."""
     with (DEMO / f"{name}.log").open("wb") as log:
         return subprocess.Popen(
             command,
@@ -63,9 +64,14 @@ def start(name: str, command: list[str], **env: str) -> subprocess.Popen[bytes]:
         )
 
 
+def short(path: Path) -> str:
+    """The path as seen from the working directory."""
+    return os.path.relpath(path)
+
+
 def failed(name: str, what: str) -> NoReturn:
     tail = "\n".join((DEMO / f"{name}.log").read_text(errors="replace").splitlines()[-25:])
-    raise DemoFailed(f"{what}; the end of .demo/{name}.log:\n{tail}")
+    raise DemoFailed(f"{what}; the end of {short(DEMO / name)}.log:\n{tail}")
 
 
 def wait(process: subprocess.Popen[bytes], name: str, happened: Any, timeout: float) -> None:
@@ -246,19 +252,21 @@ def call_forecast(url: str, sample: dict[str, Any]) -> None:
 
 def run() -> None:
     began = time.monotonic()
-    console.print("[bold]1[/] MLflow tracking server: sqlite and local artifacts below .demo/")
+    console.print(f"[bold]1[/] MLflow tracking server: sqlite and local artifacts below {short(DEMO)}/")
     tracking_uri = start_mlflow()
     console.print("[bold]2[/] four models: trained and logged the first time, found again later")
     note = logged_models(tracking_uri)
     config = write_config(note["uris"])
-    console.print("[bold]3[/] modelhub serve .demo/models.yaml")
+    console.print(f"[bold]3[/] modelhub serve {short(config)}")
     for name, uri in note["uris"].items():
         console.print(f"    {name:10} {uri}")
     process, url = start_gateway(config, tracking_uri)
     console.print(f"    all models are ready, {time.monotonic() - began:.0f} s after the start")
     for name, call in CALLS.items():
         call(url, note["samples"][name])
-    console.print(f"\ngateway  {url}/v2/models   metrics {url}/metrics   log .demo/gateway.log")
+    console.print(f"\ngateway  {url}  (models: {url}/v2/models)")
+    console.print(f"metrics  {url}/metrics")
+    console.print(f"log      {short(DEMO / 'gateway.log')}")
     console.print(f"MLflow   {tracking_uri}")
     if os.environ.get("ONCE", "") not in ("", "0"):
         return
@@ -270,7 +278,7 @@ CALLS = {"wine": call_wine, "digits": call_digits, "sentiment": call_sentiment, 
 
 
 def main() -> int:
-    DEMO.mkdir(exist_ok=True)
+    DEMO.mkdir(parents=True, exist_ok=True)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = 0

@@ -76,14 +76,20 @@ class ArtifactStore:
         """
         path = local_path(uri)
         if path is not None:
+            path = Path(await asyncio.to_thread(os.path.abspath, path))
             return Artifact(path, "", await asyncio.to_thread(local_source, path))
         found = await self._fetcher.resolve(uri)
         key = hashlib.sha256(found.source.encode()).hexdigest()[:32]
+        downloaded = False
         while True:
             lock = await asyncio.to_thread(self._hold, key)
             if lock is not None:
-                return Artifact(self._root / key, found.version, found.source, lock)
+                artifact = Artifact(self._root / key, found.version, found.source, lock)
+                if downloaded:
+                    await self.prune()  # only now, when this model is held and cannot be what goes
+                return artifact
             await self._flights.run(key, lambda report: self._download(found, key, report), progress)
+            downloaded = True
 
     async def prune(self) -> int:
         """Delete the least recently used models until the cache is within its limit; the bytes that freed."""
@@ -106,7 +112,6 @@ class ArtifactStore:
             raise LoadError(f"{found.uri} cannot be kept in {self._root}: {error.strerror or error}") from None
         finally:
             os.close(lock)
-        await self.prune()
 
     async def _lock_for_writing(self, key: str) -> int:
         while True:
@@ -174,8 +179,8 @@ class ArtifactStore:
 def local_path(uri: str) -> Path | None:
     """The folder that a plain path or a `file:` URI means; None for everything that must be fetched.
 
-    Percent-encoding is undone in `file:` URIs only. Does not look at the disk. Raises ConfigError for a
-    file on another host.
+    Percent-encoding is undone in `file:` URIs only. A relative path stays one: nothing here looks at the
+    disk. Raises ConfigError for a file on another host.
     """
     if uri[:5].lower() == "file:":
         rest = uri[5:]
@@ -184,14 +189,15 @@ def local_path(uri: str) -> Path | None:
             if host not in ("", "localhost"):
                 raise ConfigError(f"{uri} is on the host {host}: only files of this machine can be served")
             rest = slash + path
-        return Path(os.path.abspath(unquote(rest)))
+        return Path(os.path.normpath(unquote(rest)))
     if _SCHEME.match(uri):
         return None
-    return Path(os.path.abspath(os.path.expanduser(uri)))
+    return Path(os.path.normpath(os.path.expanduser(uri)))
 
 
 def local_source(path: Path) -> str:
     """The source of a local model, after a look whether it is one. Raises NotFound or LoadError."""
+    path = path.absolute()
     read_mlmodel(path)
     digest = hashlib.sha256((path / MLMODEL).read_bytes()).hexdigest()[:32]
     return f"{path.as_uri()}{_HASH_MARK}{digest}"

@@ -136,8 +136,8 @@ async def plan_all(settings: Settings, state_dir: Path, report: Callable[[str], 
 def print_plan(plan: Plan, state_dir: Path, console: Console) -> None:
     """The tables and sentences of `modelhub env plan`."""
     built = {found.key: found for found in environment_store(state_dir).finished()}
-    rows = [(row.label, row.python or "-", ", ".join(row.models), _cost(row, built)) for row in plan.rows]
-    _table(console, ("environment", "python", "models", "disk"), rows)
+    rows = [(row.label, row.python or "-", _cost(row, built), ", ".join(row.models)) for row in plan.rows]
+    _table(console, ("environment", "python", "disk", "models"), rows)
     lines = [
         (
             "Models that clash with the shared environment:",
@@ -276,7 +276,9 @@ def _table(console: Console, columns: tuple[str, ...], rows: Sequence[tuple[str,
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=number != len(columns) - 1)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table, soft_wrap=not console.is_terminal)

@@ -111,7 +111,8 @@ async def _install(
     if any(option.startswith("--extra-index-url") for option in spec.options):
         # As pip, which resolved this model's environment: the best version over all indexes.
         arguments += ["--index-strategy", "unsafe-best-match"]
-    arguments += ["-r", str(inputs / "requirements.txt"), "-c", str(inputs / "constraints.txt")]
+    arguments += ["-r", str(inputs / "requirements.txt")]
+    arguments += ["-c", str(inputs / "constraints.txt")] if constraints else []
     try:
         # In its own folder: a pyproject.toml beside the model or the gateway is none of this environment's business.
         await uv.run(*arguments, cwd=inputs, variables=variables_in([*lines, *constraints]))

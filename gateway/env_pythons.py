@@ -12,7 +12,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ async def find_python(minor: str, *, pythons: Sequence[Path], uv: Uv) -> Interpr
     if own.minor == minor:
         return own
     seen.append(str(own))
-    for path, version in [*_of_pyenv(), *await _of_uv(uv)]:
+    for path, version in [*await asyncio.to_thread(_of_pyenv), *await _of_uv(uv)]:
         if ".".join(version.split(".")[:2]) != minor:
             seen.append(f"{version} ({path})")
             continue
@@ -131,16 +131,16 @@ async def _probe(path: Path, *, distributions: bool) -> tuple[Interpreter, dict[
     return Interpreter(Path(answer["executable"]), answer["version"]), answer
 
 
-def _of_pyenv() -> Iterable[tuple[Path, str]]:
+def _of_pyenv() -> list[tuple[Path, str]]:
     """Pythons in pyenv's folder, the newest patch first."""
     root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv", "versions")
     try:
         names = [name for name in os.listdir(root) if re.fullmatch(r"3\.\d+\.\d+", name)]
     except OSError:
-        return
-    for name in sorted(names, key=lambda name: [int(part) for part in name.split(".")], reverse=True):
-        if (root / name / "bin" / "python").exists():
-            yield root / name / "bin" / "python", name
+        return []
+    names.sort(key=lambda name: [int(part) for part in name.split(".")], reverse=True)
+    found = [(root / name / "bin" / "python", name) for name in names]
+    return [(path, name) for path, name in found if path.exists()]
 
 
 async def _of_uv(uv: Uv) -> list[tuple[Path, str]]:

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import unquote
 
-_USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/\s@'\"]+(?:@[^/\s@'\"]+)*@")
-_QUERY = re.compile(r"(?i)([?&;](?:[a-z_-]*token|sig|signature|[a-z_-]*key|password|secret)=)[^&;\s'\"#]+")
+_USERINFO = re.compile(r"://[^/\s@'\"]+(?:@[^/\s@'\"]+)*@")
+_QUERY = re.compile(r"(?i)([?&;](?:[a-z_-]*token|sig|[a-z_-]*signature|[a-z_-]*key|password|secret)=)[^&;\s'\"#]+")
 _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 #: Shorter values are not replaced literally: masking every "a" of a log would hide the log, not the secret.
 _SHORTEST = 4
@@ -24,7 +24,7 @@ class Mask:
         self._secrets = sorted(known, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
-        text = _USERINFO.sub(r"\g<scheme>***@", text)
+        text = _USERINFO.sub("://***@", text)
         text = _QUERY.sub(r"\1***", text)
         for secret in self._secrets:
             text = text.replace(secret, "***")

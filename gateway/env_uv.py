@@ -64,10 +64,17 @@ class Uv:
         tail: Callable[[str], None] | None = None,
     ) -> None:
         environ = os.environ if environ is None else environ
-        self.binary = binary or Path(uv.find_uv_bin())
         self.mask = Mask(secrets_in(environ))
         self._environ = dict(environ)
         self._tail = tail
+        self._binary = binary
+
+    @property
+    def binary(self) -> Path:
+        """The executable; looked for on the first use. Blocking, as everything here that is not `run`."""
+        if self._binary is None:
+            self._binary = Path(uv.find_uv_bin())
+        return self._binary
 
     def environment(self, variables: Iterable[str] = ()) -> dict[str, str]:
         """The environment that uv is started with; `variables` are those that a requirements file expands."""
@@ -81,8 +88,8 @@ class Uv:
         """Run uv and return what it printed, masked. Raises UvFailed. Cancelling kills it."""
         names = set(variables)
         mask = Mask({*secrets_in(self._environ), *(self._environ.get(name, "") for name in names)})
-        command = [str(self.binary), *arguments]
-        return await run_program(command, env=self.environment(names), cwd=cwd, mask=mask, tail=self._tail)
+        binary, env = await asyncio.to_thread(lambda: (self.binary, self.environment(names)))
+        return await run_program([str(binary), *arguments], env=env, cwd=cwd, mask=mask, tail=self._tail)
 
 
 async def run_program(

@@ -15,9 +15,9 @@ from multidict import istr
 
 from ..config.quantities import format_size, parse_duration
 from ..protocol.codec import Body
-from ..protocol.errors import DeadlineExceeded, InvalidRequest, TooLarge
+from ..protocol.errors import DeadlineExceeded, InvalidRequest, ServingError, TooLarge
 from ..protocol.messages import InferReply, InferRequest
-from .errors import X_REQUEST_ID, request_id, status_of
+from .errors import JSON, X_REQUEST_ID, request_id, status_of
 
 if TYPE_CHECKING:
     from .model import ModelVersion
@@ -48,14 +48,23 @@ async def answer(
         else:
             body = await _read(request, max_body, message.deadline)
         reply, output = await version.infer(message, body)
+        headers = _headers_of(reply)
     except BaseException as error:
         stats.fail(kind, status_of(error), time.monotonic_ns() - started)
         raise
     status = reply.status or 200
     if not 200 <= status <= 599:
         status = 500
-    stats.succeed(kind, status, time.monotonic_ns() - started, reply)
-    return await _respond(request, status, reply, output)
+    elapsed = time.monotonic_ns() - started
+    if status < 400:
+        stats.succeed(kind, status, elapsed, reply)
+    else:
+        stats.fail(kind, status, elapsed)
+    if not isinstance(output, memoryview):
+        return web.Response(body=output, status=status, headers=headers)
+    if output.nbytes <= BORROW_ABOVE:
+        return web.Response(body=bytes(output), status=status, headers=headers)
+    return await _write(request, status, headers, output)
 
 
 def to_message(request: web.BaseRequest, version: ModelVersion, kind: str, received: float) -> InferRequest:
@@ -65,24 +74,21 @@ def to_message(request: web.BaseRequest, version: ModelVersion, kind: str, recei
     (`X-Request-Timeout: 250ms`) when that is shorter. All text in the message can be encoded as UTF-8.
     """
     header = request.headers.get
-    message = InferRequest(
-        id=0,  # the dispatcher numbers it
-        kind=kind,
-        received=received,
-        content_type=header(hdrs.CONTENT_TYPE, ""),
-        content_encoding=header(hdrs.CONTENT_ENCODING, ""),
-        accept=header(hdrs.ACCEPT, ""),
-        accept_encoding=header(hdrs.ACCEPT_ENCODING, ""),
-        trace_parent=header(TRACE_PARENT, ""),
-    )
+    content_type = header(hdrs.CONTENT_TYPE, "")
+    encoding = header(hdrs.CONTENT_ENCODING, "")
+    accept = header(hdrs.ACCEPT, "")
+    accept_encoding = header(hdrs.ACCEPT_ENCODING, "")
+    trace = header(TRACE_PARENT, "")
     if not (
-        message.content_type.isascii()
-        and message.content_encoding.isascii()
-        and message.accept.isascii()
-        and message.accept_encoding.isascii()
-        and message.trace_parent.isascii()
+        content_type.isascii()
+        and encoding.isascii()
+        and accept.isascii()
+        and accept_encoding.isascii()
+        and trace.isascii()
     ):
         raise InvalidRequest("Content-Type, Content-Encoding, Accept, Accept-Encoding and traceparent must be ASCII")
+    # The dispatcher numbers it. By position, in the order of the fields: twice as fast as by name.
+    message = InferRequest(0, kind, 0.0, received, content_type, encoding, None, {}, {}, accept, accept_encoding, trace)
     size = header(JSON_SIZE)
     if size is not None:
         message.json_size = _json_size(size)
@@ -95,7 +101,7 @@ def to_message(request: web.BaseRequest, version: ModelVersion, kind: str, recei
     if url.raw_query_string:
         message.query = dict(url.query)
     if version.wants_headers:
-        message.headers = _headers(request)
+        message.headers = _lower_headers(request)
     return message
 
 
@@ -114,7 +120,7 @@ def _duration(text: str) -> float:
         raise InvalidRequest(f"{X_REQUEST_TIMEOUT}: {str(error)[:200]}") from None
 
 
-def _headers(request: web.BaseRequest) -> dict[str, str]:
+def _lower_headers(request: web.BaseRequest) -> dict[str, str]:
     """Lower-case names to values; a header that came several times is joined with commas."""
     found: dict[str, str] = {}
     for name, value in request.headers.items():
@@ -152,17 +158,24 @@ async def _collect(payload: StreamReader, limit: int) -> bytearray:
     return body
 
 
-async def _respond(request: web.BaseRequest, status: int, reply: InferReply, body: Body) -> web.StreamResponse:
-    headers = {hdrs.CONTENT_TYPE: reply.content_type}
+def _headers_of(reply: InferReply) -> dict[str, str]:
+    """Raises ServingError: a worker's word must not write headers of its own, and aiohttp would answer with silence."""
+    content_type = reply.content_type
+    if content_type != JSON and not (content_type.isascii() and content_type.isprintable()):
+        raise ServingError(f"the model answered with a content type that cannot be sent: {content_type[:100]!r}")
+    headers: dict[str, str] = {hdrs.CONTENT_TYPE: content_type}
     if reply.json_size is not None:
         headers[JSON_SIZE] = str(reply.json_size)
     if reply.content_encoding:
         headers[hdrs.CONTENT_ENCODING] = reply.content_encoding
         headers[hdrs.VARY] = hdrs.ACCEPT_ENCODING
-    if not isinstance(body, memoryview):
-        return web.Response(body=body, status=status, headers=headers)
-    if body.nbytes <= BORROW_ABOVE:
-        return web.Response(body=bytes(body), status=status, headers=headers)
+    return headers
+
+
+async def _write(
+    request: web.BaseRequest, status: int, headers: dict[str, str], body: memoryview
+) -> web.StreamResponse:
+    """Send a large body from where it is; aiohttp's own Response would copy it first."""
     known = request_id(request)
     if known is not None:
         headers[X_REQUEST_ID] = known

@@ -47,8 +47,8 @@ class Histogram:
         self.buckets = [0] * (len(BOUNDS_NS) + 1)
         self.total = 0
 
-    def add(self, duration: int) -> None:
-        self.buckets[bisect_left(BOUNDS_NS, duration)] += 1
+    def add(self, duration: int, bounds: tuple[int, ...] = BOUNDS_NS) -> None:
+        self.buckets[bisect_left(bounds, duration)] += 1
         self.total += duration
 
     @property
@@ -124,8 +124,9 @@ class ModelStats:
         self.batches += 1 / reply.batch if reply.batch > 1 else 1
         self.last_inference = time.time_ns() // 1_000_000
         decode, predict, encode = reply.decode_ns, reply.predict_ns, reply.encode_ns
+        queue = elapsed - decode - predict - encode
         self.total.add(elapsed)
-        self.queue.add(max(elapsed - decode - predict - encode, 0))
+        self.queue.add(queue if queue > 0 else 0)
         self.decode.add(decode)
         self.predict.add(predict)
         self.encode.add(encode)
@@ -176,20 +177,6 @@ def _sample(version: ModelVersion) -> _Sample:
     )
 
 
-#: What a sentence on a worker's end says, and the label's value for it: sentences hold numbers, labels must be few.
-_ENDS = (
-    ("killed by signal", "signal"),
-    ("exited with code", "exit"),
-    ("ran longer than the timeout", "timeout"),
-    ("of memory, its limit", "memory_limit"),
-    ("the container uses", "pod_memory"),
-)
-
-
-def _kind_of_end(reason: str) -> str:
-    return next((kind for words, kind in _ENDS if words in reason), "other")
-
-
 class Metrics:
     """All counters of the gateway."""
 
@@ -215,8 +202,9 @@ class Metrics:
         if before.loading:
             stats.loads[before] = stats.loads.get(before, 0.0) + seconds
 
-    def restarted(self, version: ModelVersion, reason: str) -> None:
-        version.stats.restarts[_kind_of_end(reason)] += 1
+    def restarted(self, version: ModelVersion, kind: str) -> None:
+        """A worker ended by itself; `kind` is one of few: exit_<code>, signal_<number>, memory, timeout, fork_server, load."""
+        version.stats.restarts[kind] += 1
 
     # ---- the gateway ---------------------------------------------------------------------------
 

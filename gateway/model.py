@@ -58,6 +58,7 @@ class ModelVersion:
         self._loading: asyncio.Task[None] | None = None
         self._retry_timer: asyncio.TimerHandle | None = None
         self._failures = 0
+        self._traceback = ""
         self._artifact: Artifact | None = None
         self._first_ready: asyncio.Future[None] | None = None
 
@@ -254,6 +255,12 @@ class ModelVersion:
         self._resources.metrics.restarted(self, kind)
         when = f"in {delay:g} s" if delay else "at once"
         log.warning("%s: its worker %s; the next one starts %s", replica.label, reason, when)
+
+    def replica_traceback(self, replica: Replica, text: str) -> None:
+        """The traceback of a failed load, once: a later try that fails alike adds nothing."""
+        if text and text != self._traceback:
+            self._traceback = text
+            log.error("%s could not be loaded:\n%s", replica.label, text)
 
     def replica_failed(self, replica: Replica, reason: str) -> None:
         if any(other.state in ("ready", "starting", "restarting") for other in self.replicas if other is not replica):

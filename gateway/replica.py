@@ -64,6 +64,7 @@ class Owner(Protocol):
     def replica_ready(self, replica: Replica, ready: ReadyReply) -> None: ...
     def replica_restarts(self, replica: Replica, reason: str, kind: str, delay: float) -> None: ...
     def replica_failed(self, replica: Replica, reason: str) -> None: ...
+    def replica_traceback(self, replica: Replica, text: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -281,8 +282,7 @@ class Replica:
             if not self._first_word.done():
                 self._first_word.set_result(message)
         elif isinstance(message, LoadFailedReply):
-            if message.traceback:
-                log.error("%s could not be loaded:\n%s", self.label, message.traceback)
+            self._owner.replica_traceback(self, message.traceback.rstrip())
             if not self._first_word.done():
                 self._first_word.set_exception(LoadError(message.message))
 

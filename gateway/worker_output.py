@@ -66,6 +66,8 @@ class OutputReader:
             self._second, self._lines = second, 0
         self._lines += 1
         if self._lines > LINES_PER_SECOND:
+            if not self._dropped:
+                self._loop.call_later(1, self._report_dropped)
             self._dropped += 1
             return
         self._log.info("%s", text, extra={"source": self.label})

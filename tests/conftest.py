@@ -59,10 +59,23 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
 
     At the end of the test it is stopped as an operator would, and must leave nothing behind.
     """
+    with _gateways_of(tmp_path_factory) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def module_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Gateway]]:
+    """As `gateway`, for the tests of one file that share what they start."""
+    with _gateways_of(tmp_path_factory) as start:
+        yield start
+
+
+@contextmanager
+def _gateways_of(factory: pytest.TempPathFactory) -> Iterator[Callable[..., Gateway]]:
     with ExitStack() as stack:
 
         def start(config: Any, **options: Any) -> Gateway:
-            return stack.enter_context(_running(config, tmp_path_factory.mktemp("gateway"), **options))
+            return stack.enter_context(_running(config, factory.mktemp("gateway"), **options))
 
         yield start
 

@@ -47,6 +47,7 @@ def install(kit: str) -> None:
     if spec is None or spec.loader is None:
         raise SystemExit(f"no package at {BUNDLE}: the installation of modelhub-serving is damaged, install it again")
     module = importlib.util.module_from_spec(spec)
+    module.__loaded_by_path__ = True  # type: ignore[attr-defined]
     sys.modules["modelhub.serving"] = module
     spec.loader.exec_module(module)
     parent.serving = module  # type: ignore[attr-defined]

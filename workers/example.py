@@ -10,6 +10,7 @@ Without a signature datatypes are guessed from the values. Pure: numpy is not ne
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from typing import Any, Dict, List, Optional
 
@@ -34,7 +35,7 @@ def example_request(path: str, mlmodel: Dict[str, Any], signature: Optional[Sign
         if os.path.getsize(file) > 4 * MAX_EXAMPLE:
             return b""
         with open(file, "rb") as opened:
-            example = orjson.loads(opened.read())
+            example = json.loads(opened.read())  # mlflow writes NaN, which is no JSON
         params = None
         if info.get("params") and isinstance(example, dict) and "inputs" in example:
             params = example.get("params")
@@ -85,6 +86,8 @@ def _columns(example: Any, is_frame: bool, fields: List[Field]) -> Dict[str, Lis
     if is_frame:
         rows = example["data"] if isinstance(example, dict) else example
         width = len(rows[0])
+        if any(len(row) != width for row in rows):
+            raise ValueError("rows of different lengths")
         names = example.get("columns") if isinstance(example, dict) else None
         if names is None or (fields and not fields[0].named):
             names = [fields[at].name if at < len(fields) else str(at) for at in range(width)]
@@ -105,12 +108,13 @@ def _column(each: Field, values: List[Any]) -> Dict[str, Any]:
     """One column as a V2 input; {} for an optional one with missing values."""
     found: Dict[str, Any] = {"name": each.name, "shape": [len(values)], "datatype": each.datatype}
     kind = DATATYPES[each.datatype].kind
-    if kind != "float" and not each.holds_json and any(value is None for value in values):
+    if kind != "float" and not each.holds_json and any(value is None or value != value for value in values):
         if each.required:
             raise ValueError(f"{each.name} has missing values")
         return {}
     if each.type == "binary":
         found["parameters"] = {"content_type": "base64"}
+        values = ["".join(value.split()) for value in values]  # mlflow breaks the lines of base64
     if each.holds_json:
         values = [orjson.dumps(value).decode() for value in values]
     elif kind == "bytes":

@@ -104,6 +104,7 @@ class Fetcher:
         try:
             if model_source.uses_tracking_server(uri):
                 self._log_in()
+            model_source.import_mlflow()
             reply = self._answer(request)
         except BaseException as error:
             failure = _explain(error, request)

@@ -54,6 +54,7 @@ class ForkServer:
         wake_end.setblocking(False)
         self._wake_end = wake_end
         self._ending = False
+        self._kit = sys.argv[3] if len(sys.argv) > 3 else ""
 
     def run(self) -> int:
         process.die_with_parent(self._parent, signal.SIGTERM)
@@ -185,7 +186,6 @@ class ForkServer:
 
     def _spawn(self, spec: WorkerSpec, log_fd: int) -> int:
         """A fresh interpreter of the same environment; its spec goes through a pipe that becomes its stdin."""
-        kit = sys.argv[3] if len(sys.argv) > 3 else ""
         room = "-" * 200  # the command line's length is the room for the title
         data = msgpack.packb({**spec.to_wire(), "parent": os.getpid()})
         reader, writer = os.pipe()
@@ -193,7 +193,7 @@ class ForkServer:
             with open(writer, "wb") as file:
                 pid = os.posix_spawn(
                     sys.executable,
-                    [sys.executable, _BOOTSTRAP, "worker", "0", kit, room],
+                    [sys.executable, _BOOTSTRAP, "worker", "0", self._kit, room],
                     spec.env,
                     file_actions=[
                         (os.POSIX_SPAWN_DUP2, reader, 0),
@@ -231,7 +231,8 @@ class ForkServer:
                 return
             token = self._workers.pop(pid, None)
             if token is None:
-                continue  # an orphan of a worker
+                self._other_exited(pid, status)
+                continue
             self._end_session(pid)
             self._send(
                 ExitedReply(
@@ -242,6 +243,9 @@ class ForkServer:
                     max_rss=usage.ru_maxrss * 1024,
                 )
             )
+
+    def _other_exited(self, pid: int, status: int) -> None:
+        """A child that is no worker: an orphan that one has left."""
 
     def _end_all(self) -> None:
         """Nothing below this process survives it: kill until there is no child left."""

@@ -6,7 +6,7 @@ run's model to its id), and the hash of its MLmodel, which every logging of a mo
     models:/iris/3#sha256=5f0c…      models:/m-1a2b…#sha256=…      s3://bucket/model#sha256=…
 
 So one source is one content, and `download` of a source brings exactly that content or fails.
-mlflow is imported inside the functions: it takes seconds, and the process should be there at once.
+mlflow is imported by `import_mlflow`, for it takes seconds, and the process should be there at once.
 """
 
 from __future__ import annotations
@@ -41,6 +41,24 @@ class Pinned:
     uri: str
     repository: str
     version: str = ""
+
+
+_importing = threading.Lock()
+
+
+def import_mlflow() -> None:
+    """Import what the functions below use, once, whatever number of threads asks.
+
+    Threads that import MLflow's modules at the same time can deadlock: they import each other in circles.
+    """
+    with _importing:
+        import mlflow
+        import mlflow.artifacts
+        import mlflow.store.artifact.artifact_repository_registry
+        import mlflow.store.artifact.http_artifact_repo
+        import mlflow.store.artifact.models_artifact_repo
+        import mlflow.tracking.client
+        import mlflow.tracking.request_header.registry  # noqa: F401
 
 
 def uses_tracking_server(uri: str) -> bool:

@@ -77,15 +77,13 @@ def _pyfunc(path: str) -> None:
 def _sklearn(path: str) -> None:
     import mlflow.sklearn
     from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    estimator = LogisticRegression().fit([[0.0, 0.0], [1.0, 1.0], [2.0, 1.0]], [0, 1, 1])
-    mlflow.sklearn.save_model(
-        estimator,
-        path,
-        signature=_signature(),
-        pip_requirements=["mlflow"],
-        serialization_format="cloudpickle",
-    )
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression())
+    pipeline.fit([[0.0, 0.0], [1.0, 1.0], [2.0, 1.0]], [0, 1, 1])
+    # in MLflow's default format, whichever that is: skops takes a second to import
+    mlflow.sklearn.save_model(pipeline, path, signature=_signature(), pip_requirements=["mlflow"])
 
 
 _MAKERS: Dict[str, Callable[[str], None]] = {"mlflow.pyfunc": _pyfunc, "mlflow.sklearn": _sklearn}

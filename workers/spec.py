@@ -26,6 +26,8 @@ class WorkerSpec:
     max_inflated: int = 256 << 20  # bytes a compressed body may become
     model_type: str = "pyfunc"
     service: str = ""  # "package.module:Class"; "": the default service
+    service_object: str = ""  # the name of a service in the script whose process forks this worker
+    script: Optional[Dict[str, Any]] = None  # workers/script.py: how a fresh interpreter gets that service
     pythonpath: List[str] = field(default_factory=list)
     image: Optional[Dict[str, Any]] = None
     pdf: Optional[Dict[str, Any]] = None

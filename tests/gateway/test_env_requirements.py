@@ -71,7 +71,7 @@ def test_hashes_belong_to_the_requirement(tmp_path: Path) -> None:
 def test_options_go_where_uv_reads_them(tmp_path: Path) -> None:
     file = read(
         tmp_path,
-        "--extra-index-url https://example.org/simple\n-i=https://example.org\n--find-links wheels\n--pre\n"
+        "--extra-index-url https://example.org/simple\n-i https://example.org\n--find-links wheels\n--pre\n"
         "--trusted-host example.org\n--prefer-binary\n--no-index\n--config-settings x=y\ntiny --global-option=build\n",
     )
     assert file.options == [

@@ -55,14 +55,14 @@ UV = Uv()
             ["the pip option --extra-index-url https://***@example.org"],
         ),
         ("--pre\npandas", ["the pip option --prerelease allow"]),
-        ("pandas @ https://t0ken@example.org/p.whl", ["pandas@ https://***@example.org/p.whl is a URL or a path"]),
+        ("pandas @ https://t0ken@example.org/p.whl", ["pandas @ https://***@example.org/p.whl is a URL or a path"]),
         ("git+https://example.org/pandas", ["git+https://example.org/pandas is a URL or a path"]),
         ("pandas\n-c constraints.txt", ["scikit-learn<1.3 (a constraint), here 1.9.1"]),
     ],
 )
 def test_reasons(tmp_path: Path, requirements: str, reasons: list[str]) -> None:
     model = make_model(tmp_path / "m", requirements, python="3.11", constraints_txt="scikit-learn<1.3\nmissing<2\n")
-    assert unmet(read_spec(model, UV), HERE) == [reason.replace("pandas@ ", "pandas @ ") for reason in reasons]
+    assert unmet(read_spec(model, UV), HERE) == reasons
 
 
 @pytest.mark.parametrize("python", ["3.9", "3.12", "3.1"])

@@ -32,7 +32,7 @@ def test_a_real_one(models: Path) -> None:
     ("text", "says"),
     [
         ("flavors: [", "not valid YAML"),
-        ("a: 1\nb: {\nc: d", r"not valid YAML \(line 3\)"),
+        ("a: 1\nb: }\nc: d", r"not valid YAML \(line 2\)"),
         ("a: !!python/object/apply:os.getcwd []", "not valid YAML"),
         ("flavors: 2026-99-99", "not valid YAML"),
         ("flavors: [sklearn]", "no `flavors`"),

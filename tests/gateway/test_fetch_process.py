@@ -115,7 +115,8 @@ def test_all_entries_of_a_configuration(
     found = resolve_all(SimpleNamespace(entries=[SimpleNamespace(name=name, uri=uri) for name, uri in uris.items()]))
     assert [(each.name, each.uri) for each in found] == list(uris.items())
     registered, missing, local, nowhere = found
-    assert (registered.version, registered.error) == ("1", "")
+    assert registered.error == ""
+    assert registered.version == "1"
     assert "name=nobody" in missing.error
     assert local.source.startswith((models / "iris").as_uri())
     assert local.error == ""
@@ -124,7 +125,8 @@ def test_all_entries_of_a_configuration(
 
 def test_the_gateways_side_imports_no_model_libraries() -> None:
     code = (
-        "import sys, modelhub.serving.gateway.artifacts, modelhub.serving.gateway.fetch, modelhub.serving.workers.fetcher;"
+        "import sys, modelhub.serving.workers.fetcher\n"
+        "from modelhub.serving.gateway import artifacts, fetch, mlmodel\n"
         "print([name for name in ('mlflow', 'pandas', 'numpy', 'requests') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -55,9 +55,7 @@ def test_every_known_place_of_the_token(server: ModelHubServer, shape: Any) -> N
 
 
 @pytest.mark.parametrize(("life", "still_good", "renewed"), [(3600.0, 3530.0, 3545.0), (30.0, 26.0, 28.0)])
-def test_renewed_shortly_before_its_end(
-    server: ModelHubServer, life: float, still_good: float, renewed: float
-) -> None:
+def test_renewed_shortly_before_its_end(server: ModelHubServer, life: float, still_good: float, renewed: float) -> None:
     server.life = life
     clock = Clock()  # not the server's: only how long the token lives counts
     hub = client(server, clock=clock)
@@ -200,7 +198,7 @@ def test_representations_hold_no_secret(server: ModelHubServer) -> None:
 
 def test_tokens_of_other_kinds_do_not_break_it(server: ModelHubServer) -> None:
     for token in ("a.b.c", "a.!!!.c", jwt(-5, 0)):
-        server.token_answer = lambda _, token=token: {"id_token": token}  # type: ignore[misc]
+        server.token_answer = lambda _, token=token: {"id_token": token}
         assert client(server).token() == token
 
 

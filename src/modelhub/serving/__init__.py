@@ -1,8 +1,141 @@
 """ModelHub Serving: many MLflow models behind one port, each in its own process and environment.
 
-Light to import: names are loaded when they are used.
+Light to import: names are loaded when they are used. The names of services limit the numeric libraries
+of this process to one thread, unless they are imported already or the variables are set: a script that
+uses them becomes the parent of its workers, and a process with threads cannot be forked safely.
 """
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Dict, List
+
+if TYPE_CHECKING:
+    from .protocol.errors import (
+        Cancelled,
+        ConfigError,
+        DeadlineExceeded,
+        InvalidRequest,
+        LoadError,
+        ModelError,
+        NotFound,
+        NotReady,
+        NotSupported,
+        QueueFull,
+        ServingError,
+        TooLarge,
+        UnsupportedMediaType,
+        WireError,
+        WorkerLost,
+    )
+    from .workers.async_executor import AsyncExecutor
+    from .workers.groups import ModelServiceGroup
+    from .workers.model_server import ModelServer
+    from .workers.services import (
+        AutoModelPredictor,
+        ImageModelService,
+        ModelhubModelService,
+        TabularModelService,
+        TextModelService,
+    )
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "AsyncExecutor",
+    "AutoModelPredictor",
+    "Cancelled",
+    "ConfigError",
+    "DeadlineExceeded",
+    "ImageModelService",
+    "InvalidRequest",
+    "LoadError",
+    "ModelError",
+    "ModelServer",
+    "ModelServiceGroup",
+    "ModelhubModelService",
+    "NotFound",
+    "NotReady",
+    "NotSupported",
+    "QueueFull",
+    "ServingError",
+    "TabularModelService",
+    "TextModelService",
+    "TooLarge",
+    "UnsupportedMediaType",
+    "WireError",
+    "WorkerLost",
+]
+
+_SERVICES: Dict[str, str] = {
+    "AutoModelPredictor": ".workers.services",
+    "ImageModelService": ".workers.services",
+    "ModelServer": ".workers.model_server",
+    "ModelServiceGroup": ".workers.groups",
+    "ModelhubModelService": ".workers.services",
+    "TabularModelService": ".workers.services",
+    "TextModelService": ".workers.services",
+}
+
+#: As in gateway/worker_env.py; read by numeric libraries when they are imported.
+_ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "VECLIB_MAXIMUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    "TOKENIZERS_PARALLELISM": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+#: workers/bootstrap.py says so: loaded by its location, whatever else is called modelhub here.
+_loaded_by_path = bool(globals().get("__loaded_by_path__"))
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _SERVICES:
+        _limit_threads()
+        where = _SERVICES[name]
+    else:
+        where = ".workers.async_executor" if name == "AsyncExecutor" else ".protocol.errors"
+    value = getattr(importlib.import_module(where, __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> List[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _limit_threads() -> None:
+    if "numpy" not in sys.modules and not _loaded_by_path:
+        for variable, value in _ONE_THREAD.items():
+            os.environ.setdefault(variable, value)
+
+
+def _check_parent() -> None:
+    """A regular package `modelhub` mixes its files with ours: whichever was installed last has overwritten some."""
+    file = getattr(sys.modules.get("modelhub"), "__file__", None)
+    if file is None:
+        return
+    from importlib import metadata
+
+    owner = ""
+    for distribution in metadata.distributions():
+        if any(str(each) == "modelhub/__init__.py" for each in distribution.files or ()):
+            owner = str(distribution.metadata["Name"])
+            break
+    remove = f"pip uninstall {owner}" if owner else f"remove the package that {file} belongs to"
+    raise ImportError(
+        f"another package called modelhub ({owner or 'of an unknown distribution'}, {file}) is in the way of "
+        f"modelhub-serving: {remove}, then install modelhub-serving again"
+    )
+
+
+if not _loaded_by_path:
+    _check_parent()

@@ -1,0 +1,187 @@
+"""The commands `modelhub env build | list | prune | plan`, called as a user does."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from env_parts import PYTHON, make_model, make_wheelhouse, offline
+
+from modelhub.serving.gateway.env_plan import Planned, make_plan
+from modelhub.serving.gateway.env_shared import ListedInstalled
+from modelhub.serving.gateway.env_spec import read_spec
+from modelhub.serving.gateway.env_uv import Uv
+
+HERE = ListedInstalled("3.11.7", {"mlflow": "9.0", "tiny": "2.0.0"}, {})
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, **offline(make_wheelhouse(tmp_path / "wheels"), tmp_path / "cache"), "COLUMNS": "200"}
+
+
+def modelhub(environ: dict[str, str], *arguments: str, code: int = 0) -> str:
+    command = [sys.executable, "-m", "modelhub.serving.gateway.cli", "env", *arguments]
+    command[1:3] = ["-c", "import sys; from modelhub.serving.gateway.cli import main; sys.exit(main())"]
+    done = subprocess.run(
+        command, env=environ, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=60
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def write_config(folder: Path, *entries: dict[str, str]) -> str:
+    path = folder / "models.yaml"
+    state = {"state_dir": str(folder / "state")}
+    path.write_text(json.dumps({"server": state, "models": list(entries)}))
+    return str(path)
+
+
+def test_build_list_plan_prune(environ: dict[str, str], tmp_path: Path) -> None:
+    for name, requirements in (
+        ("a", "mlflow==9.0\ntiny==1.0.0"),
+        ("b", "tiny==1.0.0\nmlflow==9.0"),
+        ("c", "packaging"),
+    ):
+        make_model(tmp_path / name, requirements)
+    config = write_config(tmp_path, *({"name": name, "uri": f"./{name}"} for name in "abc"))
+
+    plan = modelhub(environ, "plan", config)
+    assert "not built yet  a, b" in plan
+    assert "a: mlflow==9.0, here" in plan
+    assert not (tmp_path / "state" / "environments").exists()
+
+    built = modelhub(environ, "build", config)
+    assert "c: shared, Python" in built
+    assert f"a: {PYTHON} " in built
+    assert built.count("building with Python") == 1
+
+    listed = modelhub(environ, "list", "--state-dir", str(tmp_path / "state"))
+    assert "mlflow==9.0, tiny==1.0.0" in listed
+    assert f"kit {PYTHON}-" in listed
+    assert "KiB of its own)  a, b" in modelhub(environ, "plan", config)
+
+    state = ("--server.state_dir", str(tmp_path / "state"))
+    assert modelhub(environ, "prune", *state) == ""
+    assert modelhub(environ, "prune", *state, "--unused-for", "0", "--dry-run").count("would remove") == 2
+    assert modelhub(environ, "prune", *state, "--unused-for", "0").count("removed") == 2
+    assert "nothing is built" in modelhub(environ, "list", *state)
+
+
+def test_one_failure_does_not_stop_the_others_and_is_the_exit_code(environ: dict[str, str], tmp_path: Path) -> None:
+    make_model(tmp_path / "bad", "mlflow==9.0\ntiny==7")
+    make_model(tmp_path / "good")
+    config = write_config(
+        tmp_path,
+        {"name": "bad", "uri": "./bad"},
+        {"name": "good", "uri": "./good"},
+        {"name": "missing", "uri": "./nowhere"},
+    )
+    said = modelhub(environ, "build", config, code=1)
+    assert f"good: {PYTHON} " in said
+    assert "bad: environment" in said
+    assert "no version of tiny==7" in said
+    assert "missing: " in said
+    assert "missing: " in modelhub(environ, "plan", config, code=1)
+
+
+def test_a_groups_folder_is_planned_too(environ: dict[str, str], tmp_path: Path) -> None:
+    make_model(tmp_path / "models" / "found", "tiny==1.0.0\nmlflow")
+    (tmp_path / "models" / "other").mkdir()
+    path = tmp_path / "models.yaml"
+    path.write_text("groups: [{name: g, from: {folder: ./models}}]")
+    plan = modelhub(environ, "plan", str(path), "--state-dir", str(tmp_path / "state"))
+    assert "not built yet  found" in plan
+
+
+def test_mistakes_are_explained(environ: dict[str, str]) -> None:
+    assert "--unused-for: 'soon' is not a duration" in modelhub(environ, "prune", "--unused-for", "soon", code=2)
+    assert "no such file" in modelhub(environ, "plan", "nowhere.yaml", code=2)
+
+
+def test_a_terminal_shows_the_steps_and_uvs_latest_lines(environ: dict[str, str], tmp_path: Path) -> None:
+    make_model(tmp_path / "a")
+    config = write_config(tmp_path, {"name": "a", "uri": "./a"})
+    ours, theirs = pty.openpty()
+    code = "import sys; from modelhub.serving.gateway.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "env", "build", config]
+    terminal = {**environ, "TERM": "xterm"}
+    with subprocess.Popen(command, env=terminal, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while chunk := os.read(ours, 65536):
+                shown += chunk
+        except OSError:  # the other end of a terminal is gone
+            pass
+    os.close(ours)
+    assert process.returncode == 0, shown.decode()
+    text = shown.decode()
+    assert "building with Python" in text
+    assert "+ mlflow==9.0" in text
+    assert text.index("building with Python") < text.index("+ mlflow==9.0") < text.rindex("a: ")
+
+
+# ---- the plan itself --------------------------------------------------------------------------------
+
+
+def planned(folder: Path, name: str, requirements: str, choice: str = "auto", **more: str) -> Planned:
+    return Planned(name, choice, read_spec(make_model(folder / name, requirements, **more), Uv()))
+
+
+def test_models_are_grouped_and_their_clashes_named(tmp_path: Path) -> None:
+    plan = make_plan(
+        [
+            planned(tmp_path, "fits", "tiny==2.0.0", python="3.11"),
+            planned(tmp_path, "alone", "tiny==2.0.0", "isolated", python="3.11"),
+            planned(tmp_path, "old", "tiny==1.0.0", python="3.11"),
+            planned(tmp_path, "as_old", "Tiny==1.0.0", python="3.11"),
+            planned(tmp_path, "forced", "tiny==1.0.0", "shared", python="3.11"),
+            planned(tmp_path, "given", "tiny==1.0.0", "/venv", python="3.11"),
+            Planned("broken", "auto", error="no MLmodel"),
+        ],
+        HERE,
+    )
+    assert [(row.label.split()[0], row.models) for row in plan.rows if row.key in {"shared", "path:/venv"}] == [
+        ("shared", ["fits", "forced"]),
+        ("/venv", ["given"]),
+    ]
+    assert sorted(row.models for row in plan.rows if row.spec) == [["alone"], ["old", "as_old"]]
+    assert plan.clashes == dict.fromkeys(["old", "as_old", "forced"], ["tiny==1.0.0, here 2.0.0"])
+    assert plan.errors == {"broken": "no MLmodel"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "difference"),
+    [
+        ("tiny==1.0.0\nsix==1.0", "tiny==1.0.1\nsix==1.0", "tiny 1.0.0 / 1.0.1"),
+        ("tiny==1.0.0", "tiny==1.0.1.post1", "tiny 1.0.0 / 1.0.1.post1"),
+        ("tiny==1.0.0", "tiny==1.1.0", None),
+        ("tiny==1.0.0\nsix==1.0", "tiny==1.0.1", None),
+        ("tiny==1.0.0\nsix", "tiny==1.0.1\nsix", None),
+        ("tiny==1.0.*", "tiny==1.0.1", None),
+        ("--pre\ntiny==1.0.0", "tiny==1.0.1", None),
+    ],
+)
+def test_patch_differences(tmp_path: Path, first: str, second: str, difference: str | None) -> None:
+    both = [planned(tmp_path, "a", first, "isolated"), planned(tmp_path, "b", second, "isolated")]
+    sentences = make_plan(both, HERE).nearly_equal
+    if difference is None:
+        assert sentences == []
+    else:
+        (sentence,) = sentences
+        one, other = difference.removeprefix("tiny ").split(" / ")
+        assert "differ only in patch versions: tiny " in sentence
+        assert one in sentence
+        assert other in sentence
+
+
+def test_other_pythons_never_differ_only_in_patch_versions(tmp_path: Path) -> None:
+    both = [planned(tmp_path, "a", "tiny==1.0.0", python="3.9"), planned(tmp_path, "b", "tiny==1.0.1", python="3.10")]
+    assert make_plan(both, HERE).nearly_equal == []

@@ -1,0 +1,151 @@
+"""The gateway's HTTP front on a real port, before models that are made for a test, spoken to byte by byte."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+from aiohttp import web
+
+from modelhub.serving.config.server import ServerSettings
+from modelhub.serving.gateway.app import make_admin_app, make_app, make_runner
+from modelhub.serving.gateway.lifecycle import ModelState
+from modelhub.serving.gateway.metrics import Metrics
+from modelhub.serving.gateway.registry import Registry
+from modelhub.serving.protocol.messages import InferReply, InferRequest
+
+Answering = Callable[[InferRequest, Any], Awaitable[tuple[InferReply, Any]]]
+
+
+class Answer(NamedTuple):
+    """What came back; header names are lower case, those that came twice are joined with commas."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def assert_error(self, status: int, *words: str) -> None:
+        """It is a V2 error of this status, whose message has these words."""
+        assert self.status == status, self
+        assert self.headers["content-type"] == "application/json"
+        assert list(self.json()) == ["error"]
+        for word in words:
+            assert word in self.json()["error"]
+
+
+async def echo(request: InferRequest, body: Any) -> tuple[InferReply, Any]:
+    return InferReply(id=request.id), bytes(body)
+
+
+class Model:
+    """A model version without processes: `answering` is its worker."""
+
+    def __init__(self, name: str = "iris", version: str = "1", answering: Answering = echo) -> None:
+        self.name, self.version, self.label = name, version, f"{name}/{version}"
+        self.uri, self.group = "./iris", None
+        self.state = ModelState.READY
+        self.reason = ""
+        self.timeout = 30.0
+        self.phase_seconds = 2.14
+        self.wants_headers = False
+        self.queued, self.in_flight = 3, 2
+        self.stats = Metrics().model(self)  # type: ignore[arg-type]
+        self.described: dict[str, Any] = {"platform": "mlflow_sklearn", "inputs": [], "outputs": []}
+        self.answering = answering
+        #: What `infer` was given, in order.
+        self.asked: list[tuple[InferRequest, Any]] = []
+
+    @property
+    def ready(self) -> bool:
+        return self.state is ModelState.READY
+
+    async def metadata(self) -> dict[str, Any]:
+        return self.described
+
+    async def infer(self, request: InferRequest, body: Any, chunk: Any = None) -> tuple[InferReply, Any]:
+        self.asked.append((request, body))
+        return await self.answering(request, body)
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": self.name, "version": self.version, "state": self.state.value}
+
+
+class Front:
+    """A listening front; `send` and `request` each make a connection of their own."""
+
+    def __init__(self, port: int, metrics: Metrics) -> None:
+        self.port = port
+        self.metrics = metrics
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+    async def send(self, raw: bytes, *, head: bool = False) -> Answer:
+        """The answer to these very bytes; `head`: it has no body."""
+        async with self.connection() as (reader, writer):
+            writer.write(raw)
+            return await read_answer(reader, head=head)
+
+    async def request(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> Answer:
+        return await self.send(to_bytes(method, path, body, headers), head=method == "HEAD")
+
+    async def get(self, path: str, headers: dict[str, str] | None = None) -> Answer:
+        return await self.request("GET", path, None, headers)
+
+    async def post(self, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Answer:
+        return await self.request("POST", path, body, headers)
+
+
+def to_bytes(method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> bytes:
+    """A request as bytes: Host, Content-Length where there is a body, and nothing that is not in `headers`."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    if body is not None:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
+
+
+async def read_answer(reader: asyncio.StreamReader, *, head: bool = False) -> Answer:
+    """One answer from a connection that may stay open."""
+    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(": ")
+        name = name.lower()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    body = b"" if head else await reader.readexactly(int(headers.get("content-length", "0")))
+    return Answer(int(first.split()[1]), headers, body)
+
+
+@asynccontextmanager
+async def serving(
+    *models: Model, admin_only: bool = False, admin: bool = True, **settings: Any
+) -> AsyncIterator[Front]:
+    """A front before these models, with these server settings, until the end of the block."""
+    registry = Registry()
+    for model in models:
+        registry.add(model)  # type: ignore[arg-type]
+    metrics = Metrics()
+    server = ServerSettings(**{"shutdown_grace": 1, **settings})
+    app = make_admin_app(registry, server, metrics) if admin_only else make_app(registry, server, metrics, admin=admin)
+    runner = make_runner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield Front(runner.addresses[0][1], metrics)
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,132 @@
+"""`{"statusCode", "data"}`: ModelHub's own answers, and what may stand in their `data`.
+
+    DataFrame                    list of records            numpy, torch, scipy     lists and numbers
+    Series, set, generator       list                       date, time, datetime    ISO 8601 text
+    bytes, PIL image             base64 text (PNG)          Decimal                 number
+    pydantic, dataclass          object                     NaN, NaT, NA, infinity  null
+
+Called by the legacy dialect, and by services with what their methods return.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any, Dict, List
+
+import orjson
+
+from ..protocol.errors import ModelError, ServingError
+from ..protocol.v2 import JSON_TYPE
+from .served import MESSAGE_LIMIT, Answer
+
+#: The status of an error that a worker answers in this form; any other code is 500.
+STATUS_OF_CODE: Dict[str, int] = {
+    "invalid_request": 400,
+    "not_found": 404,
+    "too_large": 413,
+    "unsupported_media_type": 415,
+    "queue_full": 429,
+    "not_supported": 501,
+    "not_ready": 503,
+    "worker_lost": 503,
+    "deadline_exceeded": 504,
+}
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+
+
+def legacy_answer(result: Any, rows: int = 1) -> Answer:
+    """What a handler returned, as an answer whose HTTP status is its `statusCode`.
+
+    An object with `statusCode` is passed on as it is (a failure gets `error` beside its `message` if it has none);
+    anything else becomes the `data` of a 200. Raises ModelError if it cannot be sent.
+    """
+    if not (isinstance(result, dict) and "statusCode" in result):
+        return Answer(dumps({"statusCode": 200, "data": result}), JSON_TYPE, rows=rows)
+    status = _status(result["statusCode"])
+    if status >= 400 and "error" not in result:
+        result = {**result, "error": str(result.get("message", ""))}
+    return Answer(dumps({**result, "statusCode": status}), JSON_TYPE, status=0 if status == 200 else status, rows=rows)
+
+
+def legacy_failure(error: ServingError) -> Answer:
+    """An error in this form; its HTTP status is the `statusCode` in it."""
+    status = STATUS_OF_CODE.get(error.code, 500)
+    message = error.message.encode("utf-8", "replace").decode("utf-8")[:MESSAGE_LIMIT]
+    return Answer(dumps({"statusCode": status, "message": message, "error": message}), JSON_TYPE, status=status)
+
+
+def dumps(value: Any) -> bytes:
+    """JSON of what models return; see the module. Raises ModelError naming the type that cannot be sent."""
+    try:
+        return orjson.dumps(value, default=_plain, option=_OPTIONS)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ModelError(f"the model's answer cannot be sent as JSON: {error}"[:MESSAGE_LIMIT]) from error
+
+
+def _status(given: Any) -> int:
+    try:
+        status = int(given)
+    except (TypeError, ValueError):
+        status = 0
+    if not 200 <= status <= 599:
+        raise ModelError(f"the service's statusCode must be an HTTP status from 200 to 599, not {str(given)[:40]!r}")
+    return status
+
+
+def _plain(value: Any) -> Any:
+    """One step towards what JSON knows; called for what orjson does not."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return base64.b64encode(value).decode("ascii")
+    if type(value).__name__ in ("NaTType", "NAType"):
+        return None
+    if hasattr(value, "iloc") and hasattr(value, "columns"):
+        return records(value)
+    if hasattr(value, "detach") and hasattr(value, "cpu"):
+        value = value.detach().cpu()
+        return value.float().tolist() if "bfloat16" in str(value.dtype) else value.tolist()
+    if hasattr(value, "tocsr") and hasattr(value, "toarray"):
+        value = value.toarray()
+    if hasattr(value, "tolist"):
+        return _listed(value)
+    for name in ("model_dump", "to_pandas", "toPandas"):
+        if hasattr(value, name):
+            return getattr(value, name)()
+    if isinstance(value, (set, frozenset, range, tuple)) or hasattr(value, "__next__") or _is_view(value):
+        return list(value)
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if hasattr(value, "as_tuple"):
+        return float(value)
+    if hasattr(value, "getbands") and hasattr(value, "save"):
+        target = io.BytesIO()
+        value.save(target, "PNG")
+        return target.getvalue()
+    if hasattr(value, "total_seconds") or isinstance(value, complex):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} has no JSON form")
+
+
+def records(frame: Any) -> List[Dict[str, Any]]:
+    """A DataFrame's rows as objects; of columns with the same name the last one stays."""
+    names = [str(name) for name in frame.columns]
+    return [dict(zip(names, row)) for row in frame.itertuples(index=False, name=None)]
+
+
+def _is_view(value: Any) -> bool:
+    return isinstance(value, (type({}.keys()), type({}.values()), type({}.items())))
+
+
+def _listed(value: Any) -> Any:
+    """Arrays, numpy scalars, Series and indexes that orjson cannot read in place."""
+    if getattr(getattr(value, "dtype", None), "kind", "") in "mM":
+        texts = value.astype(str)  # tolist() would give nanoseconds as numbers
+        plain = texts.tolist()
+        return _without_nat(plain)
+    return value.tolist()
+
+
+def _without_nat(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_nat(each) for each in value]
+    return None if value == "NaT" else value
