@@ -51,6 +51,21 @@ def load(
     return _from_model(argument, flags or {}, environ, strict_paths)
 
 
+def load_mapping(
+    content: Mapping[str, Any],
+    label: str,
+    *,
+    flags: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """The settings of a configuration that no file holds; `label` stands for the file's name in errors.
+
+    Paths in it are relative to the working directory. Raises ConfigError as `load` does.
+    """
+    environ = os.environ if environ is None else environ
+    return _assemble(Document(dict(content)), label, None, flags or {}, environ, False, [])
+
+
 def load_server(*, flags: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None) -> ServerSettings:
     """The `server` section from flags and variables alone, for commands that need no configuration file."""
     return _assemble(

@@ -17,7 +17,11 @@ from ..config.server import ServerSettings
 from .errors import V2Protocol, guard
 from .metrics import Metrics
 from .routes_admin import AdminRoutes
+from .routes_control import Control, ControlRoutes, closed_routes
+from .routes_models import ModelRoutes
+from .routes_openapi import OpenApiRoutes
 from .routes_repository import RepositoryRoutes
+from .routes_stats import StatsRoutes
 from .routes_v2 import V2Routes
 
 if TYPE_CHECKING:
@@ -33,22 +37,32 @@ KEEP_ALIVE = 620.0
 SMALL_BODY = 1 << 20
 
 
-def make_app(registry: Registry, settings: ServerSettings, metrics: Metrics, *, admin: bool = True) -> web.Application:
-    """The application of the main port; with `admin` the operators' routes are on it too."""
+def make_app(
+    registry: Registry, settings: ServerSettings, metrics: Metrics, control: Control | None = None
+) -> web.Application:
+    """The application of the main port; with `control` the operators' routes are on it too."""
     app = _application(settings, metrics)
     app.add_routes(V2Routes(registry, settings.max_body).table())
+    app.add_routes(ModelRoutes(registry, settings.max_body).table())
     app.add_routes(RepositoryRoutes(registry).table())
+    app.add_routes(StatsRoutes(registry).table())
+    app.add_routes(OpenApiRoutes(registry).table())
     app.add_routes([_metrics_route(registry, metrics)])
-    if admin:
+    if control is not None:
         app.add_routes(AdminRoutes(registry).table())
+        app.add_routes(ControlRoutes(control).table())
+    else:
+        app.add_routes(closed_routes())
     app.cleanup_ctx.append(_watch_loop)
     return app
 
 
-def make_admin_app(registry: Registry, settings: ServerSettings, metrics: Metrics) -> web.Application:
+def make_admin_app(registry: Registry, settings: ServerSettings, metrics: Metrics, control: Control) -> web.Application:
     """The application of an admin port of its own."""
     app = _application(settings, metrics)
     app.add_routes(AdminRoutes(registry).table())
+    app.add_routes(RepositoryRoutes(registry).table())
+    app.add_routes(ControlRoutes(control).table())
     return app
 
 

@@ -131,7 +131,7 @@ def _serve(args: argparse.Namespace) -> int:
     settings = load(args.target, flags=args.flags)
     from .server import run
 
-    return run(settings, settings.warnings)
+    return run(settings, settings.warnings, read_again=lambda: load(args.target, flags=args.flags))
 
 
 def _check(args: argparse.Namespace) -> int:

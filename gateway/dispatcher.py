@@ -74,6 +74,8 @@ class Dispatcher:
         #: Seconds a full queue is asked to wait before a retry.
         self.retry_after = 1.0
         self.retried = 0
+        #: Called when the last request has left.
+        self.on_idle: Callable[[], None] | None = None
         self.last_used = time.monotonic()
 
     @property
@@ -100,6 +102,7 @@ class Dispatcher:
         request.id = next(_numbers)
         pending = Pending(request, body, self._loop.create_future(), chunk)
         self._idle.clear()
+        self.last_used = time.monotonic()
         if request.deadline:
             pending.timer = self._loop.call_at(
                 self._loop.time() + (request.deadline - time.monotonic()), self._expire, pending
@@ -252,3 +255,5 @@ class Dispatcher:
         self.last_used = time.monotonic()
         if not self._waiting and not any(worker.held for worker in self._workers):
             self._idle.set()
+            if self.on_idle is not None:
+                self.on_idle()

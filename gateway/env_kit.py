@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..protocol.errors import LoadError
 from .env_pythons import Interpreter
+from .env_spec import MACHINE
 from .env_uv import Uv, UvFailed
 
 #: Lower bounds only: an old Python gets the newest release that still has a wheel for it.
@@ -24,7 +23,7 @@ KIT_REQUIREMENTS = ("pyzmq>=25", "msgpack>=1.0.5", "orjson>=3.9", "pillow>=10", 
 
 def kit_key(minor: str) -> str:
     """The folder's name in `kits/`: "3.9-0a1b2c3d4e"."""
-    content = json.dumps([KIT_REQUIREMENTS, sys.platform, platform.machine(), platform.libc_ver()[0]])
+    content = json.dumps([KIT_REQUIREMENTS, MACHINE])
     return f"{minor}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
 
 

@@ -27,6 +27,8 @@ from .env_uv import Uv
 
 #: Part of every key: raise it when environments built by an older release must not be used any more.
 _KEY_FORMAT = 1
+#: What compiled packages depend on beside Python; a cache may be shared by unlike machines.
+MACHINE = f"{sys.platform}-{platform.machine()}-{platform.libc_ver()[0]}"
 _MINOR = re.compile(r"^\D*(\d+)\.(\d+)")
 
 
@@ -64,7 +66,7 @@ class EnvironmentSpec:
         content = [
             _KEY_FORMAT,
             self.python,
-            f"{sys.platform}-{platform.machine()}-{platform.libc_ver()[0]}",
+            MACHINE,
             [line.text for line in self.requirements],
             [line.text for line in self.constraints],
             [*self.options, *self.flags],

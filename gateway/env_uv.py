@@ -27,6 +27,7 @@ _PASSED_PREFIXES = ("UV_", "PIP_", "LC_", "XDG_", "PYENV_")
 _NEVER_PASSED = frozenset(("UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_PROJECT", "UV_PROJECT_ENVIRONMENT", "UV_WORKING_DIR"))
 _KEPT_LINES = 2000
 _SHOWN_LINES = 40
+_TIMED_OUT = 124  # as timeout(1)
 
 # Run before uv in its own process: uv must not go on writing when its builder was killed.
 _DIE_WITH_PARENT = (
@@ -129,7 +130,7 @@ async def run_program(
     try:
         returncode = await asyncio.wait_for(follow(), timeout)
     except asyncio.TimeoutError:
-        raise UvFailed(-signal.SIGKILL, "\n".join([*said, f"no end within {timeout:g} s"])) from None
+        raise UvFailed(_TIMED_OUT, "\n".join([*said, f"no end within {timeout:g} s"])) from None
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):

@@ -32,6 +32,7 @@ from ..protocol.messages import (
 )
 from ..workers.spec import WorkerSpec
 from .environments import Environment
+from .timeouts import timeout
 from .worker_env import worker_environment
 from .worker_output import OutputReader
 
@@ -75,7 +76,7 @@ class WorkerExit:
 class WorkerProcess:
     """A started worker. `exited` is resolved once, when the process is gone."""
 
-    def __init__(self, token: str, server: ForkServer) -> None:
+    def __init__(self, token: str, server: ForkServerLink) -> None:
         self.token = token
         self.pid = 0
         self.start = ""
@@ -90,61 +91,24 @@ class WorkerProcess:
             self._server.send(KillRequest(token=self.token, signal=number))
 
 
-class ForkServer:
-    """One fork server process and the workers it has started."""
+class ForkServerLink:
+    """The socket to a process that starts workers, and the workers it has started."""
 
-    def __init__(self, environment: Environment, environ: dict[str, str], cwd: Path) -> None:
+    def __init__(self, environment: Environment) -> None:
         self.environment = environment
         self.python = ""
         self.pid = 0
         self.ended = asyncio.Event()
-        self._environ = environ
-        self._cwd = cwd
         self._loop = asyncio.get_running_loop()
         self._workers: dict[str, WorkerProcess] = {}
         self._unsent: deque[tuple[bytes, list[int]]] = deque()
         self._preloaded: deque[asyncio.Future[StartedReply]] = deque()
 
-    async def start(self, modules: list[str]) -> None:
-        """Start the process and wait until it has imported `modules`. Raises LoadError."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def attach(self, ours: socket.socket) -> None:
+        """Begin to speak over this socket."""
         ours.setblocking(False)
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_MESSAGE * 2)
-        self.output = OutputReader(f"fork server {self.environment.label}", output_log)
-        kit = str(self.environment.kit or "")
-        try:
-            self._process = subprocess.Popen(  # noqa: ASYNC220 - returns at once; the thread must be this one
-                [str(self.environment.python), str(BOOTSTRAP), "fork-server", str(theirs.fileno()), kit, _TITLE_ROOM],
-                stdin=subprocess.DEVNULL,
-                stdout=self.output.write_fd,
-                stderr=self.output.write_fd,
-                pass_fds=(theirs.fileno(),),
-                env=self._environ,
-                cwd=self._cwd,
-                start_new_session=True,
-            )
-        except OSError as error:
-            ours.close()
-            self.output.close()
-            raise LoadError(f"the Python of environment {self.environment.label} cannot be started: {error}") from None
-        finally:
-            theirs.close()
-        self.output.close_writer()
-        self.pid = self._process.pid
         self._socket = ours
         self._loop.add_reader(ours.fileno(), self._receive)
-        started = time.monotonic()
-        reply = await self.preload(modules)
-        self.python = reply.python
-        log.info(
-            "fork server of environment %s is up: Python %s, %.1f s",
-            self.environment.label,
-            reply.python,
-            time.monotonic() - started,
-        )
-        if reply.error:
-            log.warning("fork server of environment %s: %s", self.environment.label, reply.error)
 
     async def preload(self, modules: list[str]) -> StartedReply:
         """Import modules in the fork server. Raises LoadError when it ends meanwhile."""
@@ -234,11 +198,8 @@ class ForkServer:
         self._loop.remove_writer(self._socket.fileno())
         self._socket.close()
         self._drop_unsent()
-        self._process.wait()
-        self.output.close()
+        why = f"ended with its fork server, which {self._how_it_ended()}"
         self.ended.set()
-        status = self._process.returncode
-        why = f"ended with its fork server, which {WorkerExit(max(status, 0), max(-status, 0))}"
         workers, self._workers = list(self._workers.values()), {}
         for worker in workers:
             if not worker.started.done():
@@ -251,20 +212,86 @@ class ForkServer:
                 future.set_exception(LoadError(f"{what}: {self._last_words()}"))
         self._preloaded.clear()
 
+    def _how_it_ended(self) -> str:
+        return "closed its end of the socket"
+
     def _last_words(self) -> str:
-        return self.output.tail[-1] if self.output.tail else "it printed nothing"
+        return "its own output says more"
 
     async def close(self) -> None:
-        """End the process and everything below it."""
+        """Say that no worker is needed any more, and wait a little for the other end to close."""
         if self.ended.is_set():
             return
         self._socket.shutdown(socket.SHUT_WR)
         try:
-            async with asyncio.timeout(5):
+            async with timeout(5):
                 await self.ended.wait()
         except TimeoutError:
-            self._process.kill()
+            self._end_now()
             await self.ended.wait()
+
+    def _end_now(self) -> None:
+        self._on_end()
+
+
+class ForkServer(ForkServerLink):
+    """A fork server process of the gateway's own."""
+
+    def __init__(self, environment: Environment, environ: dict[str, str], cwd: Path) -> None:
+        super().__init__(environment)
+        self._environ = environ
+        self._cwd = cwd
+
+    async def start(self, modules: list[str]) -> None:
+        """Start the process and wait until it has imported `modules`. Raises LoadError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_MESSAGE * 2)
+        self.output = OutputReader(f"fork server {self.environment.label}", output_log)
+        kit = str(self.environment.kit or "")
+        try:
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - returns at once; the thread must be this one
+                [str(self.environment.python), str(BOOTSTRAP), "fork-server", str(theirs.fileno()), kit, _TITLE_ROOM],
+                stdin=subprocess.DEVNULL,
+                stdout=self.output.write_fd,
+                stderr=self.output.write_fd,
+                pass_fds=(theirs.fileno(),),
+                env=self._environ,
+                cwd=self._cwd,
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            self.output.close()
+            raise LoadError(f"the Python of environment {self.environment.label} cannot be started: {error}") from None
+        finally:
+            theirs.close()
+        self.output.close_writer()
+        self.pid = self._process.pid
+        self.attach(ours)
+        started = time.monotonic()
+        reply = await self.preload(modules)
+        self.python = reply.python
+        log.info(
+            "fork server of environment %s is up: Python %s, %.1f s",
+            self.environment.label,
+            reply.python,
+            time.monotonic() - started,
+        )
+        if reply.error:
+            log.warning("fork server of environment %s: %s", self.environment.label, reply.error)
+
+    def _how_it_ended(self) -> str:
+        self._process.wait()
+        self.output.close()
+        status = self._process.returncode
+        return str(WorkerExit(max(status, 0), max(-status, 0)))
+
+    def _last_words(self) -> str:
+        return self.output.tail[-1] if self.output.tail else "it printed nothing"
+
+    def _end_now(self) -> None:
+        self._process.kill()
 
 
 class ForkServers:
@@ -274,9 +301,22 @@ class ForkServers:
         self._environ = environ
         self._cwd = cwd
         self._servers: dict[str, asyncio.Task[ForkServer]] = {}
+        self._adopted: dict[str, ForkServerLink] = {}
 
-    async def get(self, environment: Environment, modules: Callable[[], list[str]]) -> ForkServer:
+    def adopt(self, environment: Environment, descriptor: int) -> None:
+        """Use a fork server that is there already, at the other end of this inherited SOCK_SEQPACKET socket."""
+        link = ForkServerLink(environment)
+        link.pid, link.python = os.getppid(), environment.python_version
+        link.attach(socket.socket(fileno=descriptor))
+        self._adopted[environment.key] = link
+
+    async def get(self, environment: Environment, modules: Callable[[], list[str]]) -> ForkServerLink:
         """The living fork server of an environment; concurrent callers share one start. Raises LoadError."""
+        adopted = self._adopted.get(environment.key)
+        if adopted is not None:
+            if adopted.ended.is_set():
+                raise LoadError("the script that this service belongs to has ended")
+            return adopted
         task = self._servers.get(environment.key)
         if task is not None and task.done() and (task.cancelled() or task.exception() or task.result().ended.is_set()):
             task = None
@@ -301,4 +341,5 @@ class ForkServers:
         for task in self._servers.values():
             if not task.done():
                 task.cancel()
-        await asyncio.gather(*(server.close() for server in self.running()))
+        adopted = [link for link in self._adopted.values() if not link.ended.is_set()]
+        await asyncio.gather(*(server.close() for server in [*self.running(), *adopted]))

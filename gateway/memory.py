@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -119,8 +119,10 @@ def _own_cgroup() -> Path | None:
 class MemoryWatch:
     """Runs as a task beside the server."""
 
-    def __init__(self, pod: PodMemory) -> None:
+    def __init__(self, pod: PodMemory, evict: Callable[[str], Awaitable[bool]]) -> None:
+        """`evict` lets an idle lazy model go; false when there is none."""
         self._pod = pod
+        self._evict = evict
 
     async def look(self, workers: Sequence[Watched]) -> None:
         """Read what has moved, then enforce the limits."""
@@ -139,7 +141,11 @@ class MemoryWatch:
                 worker.kill(
                     f"was killed: it used {human(memory.private)} of memory, its limit is {limit_text}", "memory"
                 )
-        if limit and used > POD_LIMIT * limit and alive:
+        if not limit or used <= POD_LIMIT * limit:
+            return
+        if await self._evict(f"evicted: the container uses {human(used)} of its {human(limit)}"):
+            return
+        if alive:
             worst = max(alive, key=lambda worker: worker.memory.private - worker.baseline.private)
             grown = worst.memory.private - worst.baseline.private
             worst.kill(

@@ -203,7 +203,7 @@ class Metrics:
             stats.loads[before] = stats.loads.get(before, 0.0) + seconds
 
     def restarted(self, version: ModelVersion, kind: str) -> None:
-        """A worker ended by itself; `kind` is one of few: exit_<code>, signal_<number>, memory, timeout, fork_server, load."""
+        """A worker ended by itself; `kind` is one of few: exit_<code>, signal_<number>, memory, timeout, …"""
         version.stats.restarts[kind] += 1
 
     # ---- the gateway ---------------------------------------------------------------------------

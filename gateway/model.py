@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from ..config.settings import ModelSettings
@@ -15,11 +18,15 @@ from ..protocol.signature import metadata_from_mlmodel
 from ..workers.spec import WorkerSpec
 from .artifacts import Artifact, local_path
 from .dispatcher import Dispatcher
+from .group import Group, NoRoom
 from .lifecycle import LEGAL, ModelState
+from .memory import read_memory
 from .mlmodel import parse_mlmodel, read_mlmodel
 from .preload import modules_for, why_not_fork
 from .replica import Replica, ReplicaPlan
 from .resources import Resources
+from .script_services import Script
+from .timeouts import timeout
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +39,7 @@ CREDITS_PER_SLOT = 2
 class ModelVersion:
     """Loaded by `load`, ended by `unload`; answers requests with `infer` in between."""
 
-    def __init__(self, entry: ModelSettings, group: str | None, resources: Resources) -> None:
+    def __init__(self, entry: ModelSettings, group: Group | None, resources: Resources) -> None:
         self.entry = entry
         self.name = entry.name
         self.version = entry.known_version or ""
@@ -41,6 +48,13 @@ class ModelVersion:
         self.timeout: float = entry.timeout
         self.state = ModelState.UNLOADED
         self.reason = "not loaded"
+        self.lazy = group is not None and group.lazy
+        #: Unloaded by an operator: stays away until it is loaded by one.
+        self.away = False
+        #: Names the content on disk; "" until it is known.
+        self.source = ""
+        #: Its load is the first of its content, and loads alone in its group.
+        self.unknown_size = False
         self.retry_at: float | None = None
         self.restarts = 0
         self.example = b""
@@ -61,6 +75,10 @@ class ModelVersion:
         self._traceback = ""
         self._artifact: Artifact | None = None
         self._first_ready: asyncio.Future[None] | None = None
+        self._moved = asyncio.Event()
+        if group is not None:
+            group.members.append(self)
+            self._dispatcher.on_idle = group.changed
 
     @property
     def label(self) -> str:
@@ -73,8 +91,25 @@ class ModelVersion:
 
     @property
     def ready(self) -> bool:
-        """What the model's own `/ready` says."""
+        """What the model's own `/ready` says: it answers, or a request would have it loaded."""
+        if self.lazy and not self.away:
+            return self.state is not ModelState.FAILED
         return self.state is ModelState.READY
+
+    @property
+    def evictable(self) -> bool:
+        """Loaded, idle and not pinned."""
+        return self.state is ModelState.READY and not self.entry.pinned and not self.queued and not self.in_flight
+
+    @property
+    def last_used(self) -> float:
+        """CLOCK_MONOTONIC seconds of the last arrival or answer."""
+        return self._dispatcher.last_used
+
+    @property
+    def memory_private(self) -> int:
+        """Bytes that end with its workers, as last measured."""
+        return sum(replica.memory.private for replica in self.replicas)
 
     @property
     def queued(self) -> int:
@@ -89,13 +124,21 @@ class ModelVersion:
     async def infer(self, request: InferRequest, body: Body, chunk: Any = None) -> tuple[InferReply, Body]:
         """Answer one request; while the model loads it waits within its deadline. Raises leaves of ServingError."""
         if self.state is not ModelState.READY and not self.state.loading:
-            raise self._not_ready()
+            self._load_for_a_request()
         try:
             return await self._dispatcher.submit(request, body, chunk)
         except DeadlineExceeded:
             if self.state is not ModelState.READY:
                 raise self._not_ready() from None
             raise
+
+    def _load_for_a_request(self) -> None:
+        """A lazy version that is not loaded is loaded; one that is leaving comes back. Raises NotReady."""
+        due = self.retry_at is None or time.monotonic() >= self.retry_at
+        if not self.lazy or self.away or self._resources.stopping or not due:
+            raise self._not_ready()
+        if self.state is not ModelState.DRAINING:
+            self.load()
 
     def _not_ready(self) -> NotReady:
         if self.state.loading:
@@ -113,10 +156,10 @@ class ModelVersion:
             if path is not None:
                 mlmodel = await asyncio.to_thread(read_mlmodel, path)
             else:
-                async with asyncio.timeout(self.timeout):
+                async with timeout(self.timeout):
                     mlmodel = parse_mlmodel(await self._resources.fetcher.metadata(self.uri), self.uri)
             self._metadata = metadata_from_mlmodel(mlmodel)
-        except (ServingError, TimeoutError) as error:
+        except (ServingError, asyncio.TimeoutError) as error:
             message = f"the metadata of model {self.label} cannot be read: {error or 'no answer in time'}"
             raise NotReady(message, retry_after=5.0) from None
         return self._metadata
@@ -134,10 +177,11 @@ class ModelVersion:
             return
         started = time.monotonic()
         self._cancel_retry()
+        await self._stop_replicas()
         self._move(ModelState.PREPARING)
         try:
             plan = await self._prepare()
-            async with self._resources.loads:
+            async with self._admitted():
                 self._first_ready = asyncio.get_running_loop().create_future()
                 self.replicas = [
                     Replica(index, plan, self, self._dispatcher, self._resources)
@@ -146,6 +190,14 @@ class ModelVersion:
                 await self._first_ready
         except asyncio.CancelledError:
             raise
+        except NoRoom as error:
+            await self._stop_replicas()
+            if self.lazy:
+                self._move(ModelState.UNLOADED, error.message)
+                message, retry_after = error.message, error.retry_after
+                self._dispatcher.fail_waiting(lambda: NoRoom(message, retry_after=retry_after))
+            else:
+                self._fail(error.message)
         except ServingError as error:
             await self._stop_replicas()
             self._fail(error.message)
@@ -158,9 +210,36 @@ class ModelVersion:
             self._failures = 0
             self._move(ModelState.READY)
 
+    @asynccontextmanager
+    async def _admitted(self) -> AsyncIterator[None]:
+        """A place among the loads that run at once; in a group, room in its budget. Raises NoRoom."""
+        group = self.group
+        if group is None:
+            async with self._resources.loads:
+                yield
+            return
+        async with group.loads:
+            await group.admit(self, self.source)
+            measured = 0
+            try:
+                async with self._resources.loads:
+                    yield
+                await self._measure()
+                measured = max(self.memory_private, 1)
+            finally:
+                group.settle(self, self.source, measured)
+
+    async def _measure(self) -> None:
+        for replica in self.replicas:
+            if replica.pid:
+                replica.memory = await asyncio.to_thread(read_memory, replica.pid)
+
     async def _prepare(self) -> ReplicaPlan:
         resources, entry = self._resources, self.entry
+        if resources.script is not None and self.name in resources.script.services:
+            return await self._prepare_service(resources.script)
         self._artifact = artifact = await resources.artifacts.ensure(entry.uri)
+        self.source = artifact.source
         if not self.version:
             self.version = artifact.version or "1"
             self._dispatcher.label = self.label
@@ -171,14 +250,33 @@ class ModelVersion:
         if entry.devices:
             reason = "it uses devices, and these cannot be shared with a forked process"
         start = "spawn" if reason else entry.start
-        spec = WorkerSpec(
+        return ReplicaPlan(
+            label=self.label,
+            spec=self._spec(str(artifact.path)),
+            environment=environment,
+            modules=modules_for(mlmodel) if start == "fork" else [],
+            start=start,
+            start_reason=reason,
+            env_names=entry.env,
+            threads=entry.threads,
+            devices=entry.devices,
+            timeout=self.timeout,
+            memory_limit=entry.limits.memory or 0,
+            warmup=entry.warmup,
+            credits=CREDITS_PER_SLOT * entry.limits.concurrency,
+        )
+
+    def _spec(self, model_path: str) -> WorkerSpec:
+        """What every worker of this version is told; a replica fills in what is its own."""
+        resources, entry = self._resources, self.entry
+        return WorkerSpec(
             name=self.name,
             version=self.version,
             replica=0,
             generation=0,
             token="",
             endpoint=resources.channel.endpoint,
-            model_path=str(artifact.path),
+            model_path=model_path,
             journal="",
             cwd="",
             threads=entry.threads,
@@ -191,14 +289,26 @@ class ModelVersion:
             pdf=entry.pdf.model_dump(),
             batching=entry.batching.model_dump(),
         )
+
+    async def _prepare_service(self, script: Script) -> ReplicaPlan:
+        """The plan for a service of a user's script, whose process forks its workers."""
+        entry, service = self.entry, script.services[self.name]
+        model_path = service.path
+        if entry.uri and not service.loaded and not model_path:
+            self._artifact = artifact = await self._resources.artifacts.ensure(entry.uri)
+            self.source, model_path = artifact.source, str(artifact.path)
+            self.version = self.version or artifact.version
+        self.version = self.version or "1"
+        self._dispatcher.label = self.label
+        self.environment, self.python = script.environment.label, script.environment.python_version
         return ReplicaPlan(
             label=self.label,
-            spec=spec,
-            environment=environment,
-            modules=modules_for(mlmodel) if start == "fork" else [],
-            start=start,
-            start_reason=reason,
-            env_names=entry.env,
+            spec=replace(self._spec(model_path), service_object=self.name),
+            environment=script.environment,
+            modules=[],
+            start="spawn" if entry.devices else entry.start,
+            start_reason="it uses devices, and these cannot be shared with a forked process" if entry.devices else "",
+            env_names=script.env_names(self._resources.environ),
             threads=entry.threads,
             devices=entry.devices,
             timeout=self.timeout,
@@ -217,13 +327,20 @@ class ModelVersion:
             await asyncio.gather(self._loading, return_exceptions=True)
         self._move(ModelState.DRAINING, reason)
         try:
-            async with asyncio.timeout(grace):
+            async with timeout(grace):
                 await self._dispatcher.drained()
-        except TimeoutError:
+        except asyncio.TimeoutError:
             log.warning("%s: %d requests were not answered in time", self.label, self.queued + self.in_flight)
+        await self._measure()
+        measured = self.memory_private
         await self._stop_replicas()
-        self._dispatcher.fail_waiting(lambda: NotReady(f"model {self.label} is being unloaded"))
         self._move(ModelState.UNLOADED, reason)
+        if self.group is not None:
+            self.group.left(self, self.source, measured)
+        if self.queued and self.lazy and not self.away and not self._resources.stopping:
+            self.load()  # asked for again while it left
+        else:
+            self._dispatcher.fail_waiting(self._not_ready)
 
     async def _stop_replicas(self) -> None:
         """Processes first, then the hold on the artifact."""
@@ -271,13 +388,20 @@ class ModelVersion:
         elif self.state is ModelState.READY:
             self._fail(reason)
 
+    async def until(self, *states: ModelState) -> None:
+        """Returns when it is in one of these states."""
+        while self.state not in states:
+            self._moved.clear()
+            await self._moved.wait()
+
     # ---- states ---------------------------------------------------------------------------------
 
     def _fail(self, reason: str) -> None:
         self._failures += 1
         delay = min(RETRY_FIRST * 2 ** (self._failures - 1), RETRY_MAX)
         self.retry_at = time.monotonic() + delay
-        self._retry_timer = asyncio.get_running_loop().call_later(delay, self.load)
+        if not self.lazy:
+            self._retry_timer = asyncio.get_running_loop().call_later(delay, self.load)
         self._move(ModelState.FAILED, reason)
         self._dispatcher.fail_waiting(self._not_ready)
 
@@ -297,6 +421,7 @@ class ModelVersion:
         else:
             log.debug("%s is %s after %.3f s of %s", self.label, to.value, seconds, before.value)
         self._resources.metrics.state_changed(self, before, seconds)
+        self._moved.set()
         self._resources.on_change(self)
 
     def describe(self) -> dict[str, Any]:
@@ -308,7 +433,7 @@ class ModelVersion:
             "phase_s": round(self.phase_seconds, 3),
             "reason": self.reason,
             "uri": self.uri,
-            "group": self.group,
+            "group": self.group.name if self.group is not None else None,
             "environment": self.environment,
             "python": self.python,
             "load_s": round(self.load_seconds, 3),
@@ -324,5 +449,11 @@ class ModelVersion:
                 }
                 for replica in self.replicas
             ],
-            "requests": {"in_flight": self.in_flight, "queued": self.queued, "restarts": self.restarts},
+            "requests": {
+                "in_flight": self.in_flight,
+                "queued": self.queued,
+                "succeeded": self.stats.succeeded,
+                "failed": self.stats.failed,
+                "retried": self._dispatcher.retried,
+            },
         }

@@ -23,17 +23,33 @@ class Readiness:
 
 
 class Registry:
-    """Model versions by name. The serving version of a name is its newest that is READY, else its newest."""
+    """Model versions by name, kept by the catalog and asked by the routes."""
 
     def __init__(self, policy: Literal["all", "any"] | Sequence[str] = "all", *, strict: bool = False) -> None:
         self._models: dict[str, list[ModelVersion]] = {}
+        self._serving: dict[str, ModelVersion] = {}
         self._policy = policy
         self._strict = strict
         self._was_ready = False
         self.draining = False
 
-    def add(self, version: ModelVersion) -> None:
+    def add(self, version: ModelVersion, serving: ModelVersion | None = None) -> None:
+        """`serving`: the version of this name that goes on answering for it until `serve` says otherwise."""
         self._models.setdefault(version.name, []).append(version)
+        if serving is not None:
+            self._serving[version.name] = serving
+
+    def serve(self, version: ModelVersion) -> None:
+        """Requests that name no version go to this one from now on."""
+        self._serving[version.name] = version
+
+    def remove(self, version: ModelVersion) -> None:
+        versions = self._models[version.name]
+        versions.remove(version)
+        if self._serving.get(version.name) is version:
+            del self._serving[version.name]
+        if not versions:
+            del self._models[version.name]
 
     def names(self) -> list[str]:
         return list(self._models)
@@ -58,20 +74,31 @@ class Registry:
             return found[0]
         versions = self.versions(name)
         if version is None:
-            return _serving(versions)
-        for candidate in versions:
-            if candidate.version == version:
-                return candidate
-        known = ", ".join(candidate.version or "(not resolved yet)" for candidate in versions)
+            return self.serving(name)
+        found = [each for each in versions if each.version == version]
+        if found:
+            return max(found, key=lambda each: each.state is ModelState.READY)
+        known = ", ".join(each.version or "(not resolved yet)" for each in versions)
         raise NotFound(f"model {name} has no version {version[:200]!r}; it has {known}")
+
+    def serving(self, name: str) -> ModelVersion:
+        """The version that answers for a known name: the one told to, else the newest READY, else the newest."""
+        told = self._serving.get(name)
+        if told is not None:
+            return told
+        newest_first = sorted(self._models[name], key=_age, reverse=True)
+        for version in newest_first:
+            if version.state is ModelState.READY:
+                return version
+        return newest_first[0]
 
     def readiness(self) -> Readiness:
         """Judged per name by its serving version."""
         reasons: dict[str, str] = {}
         loading: list[str] = []
         ready: list[str] = []
-        for name, versions in self._models.items():
-            version = _serving(versions)
+        for name in self._models:
+            version = self.serving(name)
             if version.ready:
                 ready.append(name)
                 continue
@@ -95,14 +122,6 @@ class Registry:
         elif self._was_ready and not self._strict:
             now = True
         return Readiness(now, reasons)
-
-
-def _serving(versions: list[ModelVersion]) -> ModelVersion:
-    newest_first = sorted(versions, key=_age, reverse=True)
-    for version in newest_first:
-        if version.state is ModelState.READY:
-            return version
-    return newest_first[0]
 
 
 def _age(version: ModelVersion) -> tuple[int, str]:

@@ -18,6 +18,7 @@ from .metrics import Metrics
 
 if TYPE_CHECKING:
     from .model import ModelVersion
+    from .script_services import Script
 
 
 @dataclass
@@ -35,5 +36,9 @@ class Resources:
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     #: Loads that may run at once: a load is CPU work, and more of them than cores slow each other.
     loads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(max(2, os.cpu_count() or 2)))
+    #: The server ends: nothing is loaded any more.
+    stopping: bool = False
+    #: The user's script that this gateway was started by; None for a gateway that was started by itself.
+    script: Script | None = None
     #: Called after every change of state.
     on_change: Callable[[ModelVersion], None] = lambda version: None

@@ -28,7 +28,7 @@ class RepositoryRoutes:
 
     async def index(self, request: Request) -> web.Response:
         only_ready = _only_ready(await request.read())
-        rows = [_row(version) for version in self._registry.all()]
+        rows = [index_row(version) for version in self._registry.all()]
         return json_response([row for row in rows if row["state"] == "READY" or not only_ready])
 
 
@@ -46,7 +46,8 @@ def _only_ready(body: bytes) -> bool:
     return ready
 
 
-def _row(version: ModelVersion) -> dict[str, Any]:
+def index_row(version: ModelVersion) -> dict[str, Any]:
+    """One row of the index; also gRPC's."""
     state, reason = version.state, version.reason
     if state is ModelState.READY:
         known, reason = "READY", ""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .registry import Registry
 
 #: What `GET /v2` lists: exactly what works.
-EXTENSIONS = ["binary_tensor_data"]
+EXTENSIONS = ["binary_tensor_data", "model_configuration", "statistics"]
 
 _MODEL = "/v2/models/{model}"
 _VERSION = "/v2/models/{model}/versions/{version}"

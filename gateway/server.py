@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import itertools
 import logging
 import os
 import resource
@@ -15,44 +15,57 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import uvloop
-from aiohttp import web
 
-from .. import __version__
-from ..config.settings import ServerSettings, Settings
+from ..config.settings import Settings
 from ..protocol.errors import ConfigError
 from ..workers.process import forbid_dumps
-from .app import make_admin_app, make_app, make_runner
 from .artifacts import ArtifactStore
+from .catalog import Catalog
 from .channel import Channel
 from .environments import Environments
 from .fetch import Fetcher
+from .follow import Follower
 from .fork_server import ForkServers, output_log
 from .lifecycle import ModelState
+from .listen import listening
 from .log import configure
 from .memory import INTERVAL, MemoryWatch, PodMemory
+from .memory_book import MemoryBook
 from .metrics import Metrics
 from .model import ModelVersion
 from .registry import Registry
 from .resources import Resources
+from .routes_control import Control
 from .runtime import make_runtime_dir, remove_runtime_dir
+from .script_services import Script
 
 log = logging.getLogger(__name__)
 
 #: What a compressed body may become, in multiples of the largest body: more is a bomb.
 INFLATE_FACTOR = 4
+#: Seconds between two writes of the sizes that were learnt.
+SAVE_EVERY = 30
 #: A curl line with an example longer than this many characters is not worth pasting.
 MAX_CURL = 2000
 
 
-def run(settings: Settings, warnings: Sequence[str] = ()) -> int:
-    """Serve until SIGTERM or SIGINT. Returns the exit code."""
+def run(
+    settings: Settings,
+    warnings: Sequence[str] = (),
+    *,
+    read_again: Callable[[], Settings] | None = None,
+    script: Script | None = None,
+) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit code.
+
+    `read_again` reads the configuration anew, for a reload; `script`: whose services these are, if any.
+    """
     configure(settings.server.log.level, settings.server.log.format)
     for warning in warnings:
         log.warning("%s", warning)
     forbid_dumps()
     _raise_descriptor_limit()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings))
+    return int(uvloop.run(_serve(settings, read_again, script)))
 
 
 def _raise_descriptor_limit() -> None:
@@ -61,19 +74,29 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings, read_again: Callable[[], Settings] | None, script: Script | None) -> int:
+    server = settings.server
     stop = _stop_signals()
     async with AsyncExitStack() as stack:
-        resources = await stack.enter_async_context(_resources(settings))
-        registry = _registry(settings, resources)
-        await stack.enter_async_context(_listening(settings.server, registry, resources))
-        loads = [version.load() for version in registry.all()]
-        watch = asyncio.create_task(_watch_memory(registry), name="memory")
+        resources = await stack.enter_async_context(_resources(settings, script))
+        registry = Registry(server.readiness, strict=server.readiness_strict)
+        book = MemoryBook(Path(server.state_dir))
+        catalog = Catalog(settings, registry, resources, book, read_again)
+        follower = Follower(catalog, resources.fetcher)
+        control = Control(catalog, follower)
+        url = await stack.enter_async_context(listening(server, registry, resources.metrics, control))
+        resources.on_change = _announcer(url)
+        catalog.load_eager()
+        watchers = [
+            asyncio.create_task(follower.run(), name="follow"),
+            asyncio.create_task(_each_second(catalog, registry, book), name="each second"),
+            asyncio.create_task(_reload_on_hangup(catalog), name="reload"),
+        ]
         await stop.wait()
-        watch.cancel()
-        await _drain(registry, settings.server.shutdown_grace, stop)
-        for load in loads:
-            load.cancel()
+        for watcher in watchers:
+            watcher.cancel()
+        await _drain(catalog, registry, server.shutdown_grace)
+        await asyncio.to_thread(book.save)
     return 0
 
 
@@ -87,7 +110,7 @@ def _stop_signals() -> asyncio.Event:
 
 
 @asynccontextmanager
-async def _resources(settings: Settings) -> AsyncIterator[Resources]:
+async def _resources(settings: Settings, script: Script | None) -> AsyncIterator[Resources]:
     server = settings.server
     runtime_dir = make_runtime_dir()
     state_dir = Path(server.state_dir)
@@ -107,73 +130,24 @@ async def _resources(settings: Settings) -> AsyncIterator[Resources]:
         artifacts=ArtifactStore(state_dir, server.artifact_cache, fetcher, lambda line: log.info("%s", line)),
         metrics=metrics,
         max_inflated=server.max_body * INFLATE_FACTOR,
+        script=script,
     )
+    if script is not None:
+        resources.fork_servers.adopt(script.environment, script.descriptor)
     try:
         yield resources
     finally:
         await resources.fork_servers.close()
+        await resources.environments.close()
         await resources.artifacts.close()
         await fetcher.close()
         resources.channel.close()
         remove_runtime_dir(runtime_dir)
 
 
-def _registry(settings: Settings, resources: Resources) -> Registry:
-    registry = Registry(settings.server.readiness, strict=settings.server.readiness_strict)
-    for entry in settings.entries:
-        registry.add(ModelVersion(entry.model, entry.group, resources))
-    return registry
-
-
-@asynccontextmanager
-async def _listening(server: ServerSettings, registry: Registry, resources: Resources) -> AsyncIterator[None]:
-    """Open the ports, say where, and leave a note of it for `modelhub status`."""
-    started = time.time()
-    place = server.admin_place
-    runners: list[web.AppRunner] = []
-    note = Path(server.state_dir) / "gateways" / f"{os.getpid()}.json"
-    try:
-        app = make_app(registry, server, resources.metrics, admin=place == "same")
-        url = await _listen(app, server.host, server.port, runners)
-        admin_url = url if place == "same" else ""
-        if isinstance(place, int):
-            admin = make_admin_app(registry, server, resources.metrics)
-            admin_url = await _listen(admin, "127.0.0.1", place, runners)
-        note.parent.mkdir(parents=True, exist_ok=True)
-        facts = {"pid": os.getpid(), "url": url, "admin_url": admin_url, "started": started}
-        note.write_text(json.dumps(facts), encoding="utf-8")
-        log.info("modelhub-serving %s listens on %s", __version__, url)
-        if not server.is_loopback:
-            log.warning(
-                "%s is open to the network and there is no authentication: whoever reaches the port can use "
-                "the models (--server.host=127.0.0.1 keeps it to this machine)",
-                server.host,
-            )
-        resources.on_change = _announcer(url)
-        yield
-    finally:
-        note.unlink(missing_ok=True)
-        for runner in reversed(runners):
-            await runner.cleanup()
-
-
-async def _listen(app: web.Application, host: str, port: int, runners: list[web.AppRunner]) -> str:
-    runner = make_runner(app)
-    await runner.setup()
-    runners.append(runner)
-    site = web.TCPSite(runner, host, port, backlog=1024)
-    try:
-        await site.start()
-    except OSError as error:
-        hint = "choose another with --server.port, or 0 for any free one"
-        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}; {hint}") from None
-    address = runner.addresses[0]
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-    return f"http://{f'[{shown}]' if ':' in shown else shown}:{address[1]}"
-
-
 def _announcer(url: str) -> Callable[[ModelVersion], None]:
-    """One line per model as it becomes ready, with a curl to try it."""
+    """One line per model as it becomes ready; the first time with a curl to try it."""
+    shown: set[str] = set()
 
     def announce(version: ModelVersion) -> None:
         if version.state is not ModelState.READY:
@@ -186,7 +160,8 @@ def _announcer(url: str) -> Callable[[ModelVersion], None]:
             version.python,
         )
         line = curl(url, version)
-        if line:
+        if line and version.name not in shown:
+            shown.add(version.name)
             log.info("try it: %s", line)
 
     return announce
@@ -200,17 +175,37 @@ def curl(url: str, version: ModelVersion) -> str:
     return f"curl -s {url}/v2/models/{version.name}/infer -H 'Content-Type: application/json' -d {shlex.quote(body)}"
 
 
-async def _watch_memory(registry: Registry) -> None:
-    watch = MemoryWatch(PodMemory())
-    while True:
-        await watch.look([replica for version in registry.all() for replica in version.replicas])
+async def _each_second(catalog: Catalog, registry: Registry, book: MemoryBook) -> None:
+    """Measure the workers, enforce limits and budgets, and now and then write down what was learnt."""
+    watch = MemoryWatch(PodMemory(), catalog.evict_one)
+    for turn in itertools.count(1):
+        try:
+            await watch.look([replica for version in registry.all() for replica in version.replicas])
+            await catalog.tick()
+        except Exception:
+            log.exception("the memory watch failed this time")
+        if turn % SAVE_EVERY == 0:
+            await asyncio.to_thread(book.save)
         await asyncio.sleep(INTERVAL)
 
 
-async def _drain(registry: Registry, grace: float, stop: asyncio.Event) -> None:
+async def _reload_on_hangup(catalog: Catalog) -> None:
+    """SIGHUP reads the configuration again."""
+    asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+    while True:
+        await asked.wait()
+        asked.clear()
+        try:
+            await catalog.reload()
+        except ConfigError:
+            continue  # said in the log; what was configured goes on
+
+
+async def _drain(catalog: Catalog, registry: Registry, grace: float) -> None:
     """Not ready any more, no new loads; requests in flight are answered; then the workers end."""
     registry.draining = True
     log.info("stopping: requests in flight have %g s to end", grace)
     started = time.monotonic()
-    await asyncio.gather(*(version.unload(grace, "the server stops") for version in registry.all()))
+    await catalog.close(grace)
     log.info("stopped after %.1f s", time.monotonic() - started)

@@ -38,6 +38,7 @@ MAX_ELEMENTS = 1 << 48
 
 _JSON_SIZE = re.compile(r"[0-9]{1,18}", re.ASCII)
 _DUMP_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
+_NO_TAIL = memoryview(b"")
 
 
 @dataclass
@@ -144,7 +145,7 @@ def parse_request(
     """
     view = memoryview(body)
     if json_size is None:
-        return _parse(body, memoryview(b""), has_tail=False)
+        return _parse(body, _NO_TAIL, has_tail=False)
     if json_size < 0 or json_size > len(view):
         raise InvalidRequest(
             f"Inference-Header-Content-Length is {json_size}, but the body has {len(view)} bytes (after decompression)"
@@ -154,13 +155,22 @@ def parse_request(
     return _parse(view[:json_size], view[json_size:], has_tail=True)
 
 
-def _parse(text: Body, tail: memoryview, *, has_tail: bool) -> V2Request:
+def load_json(text: Body) -> Any:
+    """What a body of JSON says. Raises InvalidRequest."""
     if not len(text):
         raise InvalidRequest("the body is empty: send a V2 infer request as JSON")
     try:
-        document = orjson.loads(text)
+        return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+
+
+def _parse(text: Body, tail: memoryview, *, has_tail: bool) -> V2Request:
+    return parse_document(load_json(text), tail, has_tail=has_tail)
+
+
+def parse_document(document: Any, tail: memoryview = _NO_TAIL, *, has_tail: bool = False) -> V2Request:
+    """A request's parsed JSON (and the binary tensors that follow it) to its parts; as `parse_request`."""
     if not isinstance(document, dict):
         raise InvalidRequest('the body must be a JSON object with the member "inputs"')
     request_id = document.get("id")

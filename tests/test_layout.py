@@ -58,7 +58,7 @@ def expected_modules() -> set[str]:
     names = set()
     for name in repository_files():
         top, _, rest = name.partition("/")
-        if top in LINKED and not name.endswith(".md"):
+        if top in LINKED and not name.endswith((".md", ".proto")):
             names.add(f"modelhub/serving/{top}/{rest}")
         if name.startswith("src/modelhub/") and not (ROOT / name).is_symlink():
             names.add(name.removeprefix("src/"))

@@ -115,11 +115,12 @@ def _run_forever(loop: asyncio.AbstractEventLoop) -> None:
 
 
 async def _call(async_func: Callable[..., Awaitable[T]], args: Any, kwargs: Any) -> T:
-    awaitable = async_func(*args, **kwargs)
+    awaitable: Any = async_func(*args, **kwargs)
     if not inspect.isawaitable(awaitable):
         name = getattr(async_func, "__qualname__", type(async_func).__name__)
         raise TypeError(f"run_async needs an async function, and {name} is none: call it directly")
-    return await awaitable
+    result: T = await awaitable
+    return result
 
 
 def _wait(future: concurrent.futures.Future[T], timeout: Optional[float]) -> T:

@@ -104,7 +104,9 @@ def collect(models: Any) -> Collected:
         else:
             found.models.append(_entry(found, each, False))
     if not found.models and not found.groups:
-        raise ConfigError("nothing to serve: give ModelServer a list of services, ModelServer(models=[service]).start()")
+        raise ConfigError(
+            "nothing to serve: give ModelServer a list of services, ModelServer(models=[service]).start()"
+        )
     return found
 
 

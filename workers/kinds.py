@@ -223,7 +223,9 @@ def _data_text(data: str, override: str) -> bytes:
     try:
         raw = decode_file(data, "data")
     except InvalidRequest:
-        raise InvalidRequest('the field "data" takes records (a list of objects, or one), or a file as base64') from None
+        raise InvalidRequest(
+            'the field "data" takes records (a list of objects, or one), or a file as base64'
+        ) from None
     if not override and not sniff(raw):
         raise InvalidRequest('the field "data" is text, but neither records nor an image or a PDF as base64')
     return raw

@@ -12,9 +12,10 @@ import sys
 from importlib import metadata
 from typing import Any, Dict, List
 
-from ..protocol.errors import LoadError, NotSupported, ServingError
+from ..protocol.errors import LoadError, ServingError
 from ..protocol.messages import InferRequest
 from ..protocol.signature import Signature, parse_mlmodel, platform_from_mlmodel, signature_from_mlmodel
+from .dialects import add_dialects
 from .example import example_request
 from .served import ServedModel
 from .spec import WorkerSpec
@@ -39,9 +40,14 @@ _LIBRARIES: Dict[str, str] = {
 
 def load(spec: WorkerSpec) -> ServedModel:
     """The model that `spec` names. Raises LoadError, or whatever the model's own loading code raises."""
-    if spec.service or spec.model_type != "pyfunc":
-        what = f"service {spec.service!r}" if spec.service else f"model_type {spec.model_type!r}"
-        raise NotSupported(f"{what} is not supported yet: serve the model as it was logged (model_type pyfunc)")
+    if spec.service or spec.service_object:
+        from . import service_adapter, service_loading
+
+        return service_adapter.adapt(service_loading.find_service(spec), spec)
+    if spec.model_type in ("sklearn", "transformer", "transformers"):
+        from . import service_loading
+
+        return service_loading.from_type(spec)
     return _load_pyfunc(spec)
 
 
@@ -50,13 +56,18 @@ def _load_pyfunc(spec: WorkerSpec) -> ServedModel:
     mlmodel = read_mlmodel(path)
     if "python_function" not in (mlmodel.get("flavors") or {}):
         raise LoadError(f"the model in {path} has no python_function flavour: log it with a flavour that has one")
-    signature = signature_from_mlmodel(mlmodel)
     # Set before the import: mlflow 3 starts a telemetry thread then.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow.pyfunc
 
     # The warnings compare requirements, which takes a second; the environment was built from them.
-    model = mlflow.pyfunc.load_model(path, suppress_warnings=True)
+    return served_from(mlflow.pyfunc.load_model(path, suppress_warnings=True), path, spec)
+
+
+def served_from(model: Any, path: str, spec: WorkerSpec) -> ServedModel:
+    """A loaded model, with pyfunc's `predict`, and what its MLmodel file says of it."""
+    mlmodel = read_mlmodel(path)
+    signature = signature_from_mlmodel(mlmodel)
     served = ServedModel(
         model,
         spec.name,
@@ -65,7 +76,10 @@ def _load_pyfunc(spec: WorkerSpec) -> ServedModel:
         platform_from_mlmodel(mlmodel),
         max_inflated=spec.max_inflated,
         versions=library_versions(),
+        image=spec.image,
+        pdf=spec.pdf,
     )
+    add_dialects(served)
     served.example = _checked_example(served, example_request(path, mlmodel, signature))
     return served
 

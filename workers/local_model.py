@@ -39,10 +39,8 @@ def ensure_local(uri: str) -> LocalModel:
         return LocalModel(path, "")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    if process.tasks() > 1:
-        found = _fetch(uri)  # a process with threads is not forked; it starts its workers another way, too
-    else:
-        found = _in_child(uri)
+    # A process with threads must not be forked; it will start its workers another way, too.
+    found = _in_child(uri) if process.tasks() == 1 else _fetch(uri)
     _hold(found.path)
     return found
 
@@ -167,9 +165,7 @@ def _cached(source: str) -> str:
         os.makedirs(os.path.dirname(part), exist_ok=True)
         print(f"downloading {source.partition('#')[0]}", file=sys.stderr, flush=True)
         model_source.download(source, part, lambda done, total: None)
-        size = sum(
-            os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(part) for name in names
-        )
+        size = sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(part) for name in names)
         os.ftruncate(lock, 0)
         os.pwrite(lock, json.dumps({"source": source, "version": "", "bytes": size}).encode(), 0)
         os.rename(part, target)

@@ -170,11 +170,18 @@ class Loop:
         except ServingError as error:
             if isinstance(error, ModelError):
                 _print_cause(error)
-            return ErrorReply(request.id, error.code, error.message, error.retry_after), b""
+            return self._failed(request, error)
         except Exception as error:
             traceback.print_exc()
             message = f"the worker failed on this request: {type(error).__name__}: {error}"
             return ErrorReply(request.id, ServingError.code, message), b""
+
+    def _failed(self, request: InferRequest, error: ServingError) -> Tuple[Message, Body]:
+        """A failure in the form of the request's dialect, or as data for the gateway."""
+        answer = self._model.failure(request, error)
+        if answer is None:
+            return ErrorReply(request.id, error.code, error.message, error.retry_after), b""
+        return InferReply(request.id, answer.status, answer.content_type), answer.body
 
     def _run(self, request: InferRequest, body: Body) -> Tuple[InferReply, Body]:
         start = time.monotonic_ns()

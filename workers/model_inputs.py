@@ -156,7 +156,7 @@ def schema_complaint(error: BaseException) -> str:
         return ""
     inner = error.__context__
     text = str(inner if type(inner).__name__ == "MlflowException" else error)
-    return _QUOTED.sub(r"\1\3", text)[:_MESSAGE_LIMIT]
+    return _QUOTED.sub(r"\1\3", text.partition(", invalid elements")[0])[:_MESSAGE_LIMIT]
 
 
 def cast_exactly(array: Array, dtype: str) -> Optional[Array]:

@@ -42,8 +42,8 @@ def handover(service: ModelhubModelService) -> Dict[str, Any]:
         data = pickle.dumps(service)
     except Exception as error:
         raise ConfigError(
-            f"the service {service.name} cannot be handed to a fresh interpreter ({type(error).__name__}: {error}): define "
-            "its class at the top of the script, and make what cannot be pickled in load()"
+            f"the service {service.name} cannot be handed to a fresh interpreter ({type(error).__name__}: {error}): "
+            "define its class at the top of the script, and make what cannot be pickled in load()"
         ) from None
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)

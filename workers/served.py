@@ -27,9 +27,12 @@ from ..protocol.v2 import (
     did_you_mean,
     parse_request,
 )
+from .field_inputs import FieldInputs
+from .images import ImageOptions
 from .inflate import MIN_COMPRESSED, choose_encoding, compress, inflate
 from .model_inputs import InputAdapter, schema_complaint
 from .model_outputs import to_outputs
+from .pdf import PdfOptions
 from .tensors import to_array, to_output
 
 if TYPE_CHECKING:
@@ -69,6 +72,7 @@ class Call:
     alone: bool = False
     name: str = ""
     version: str = ""
+    data: Any = None  # the argument of `predict` itself, where there are no `inputs`; such a call is alone
 
     def group_key(self) -> Tuple[Any, ...]:
         """Equal for calls whose inputs can be stacked along axis 0 and predicted with the same params."""
@@ -87,16 +91,24 @@ class Dialect:
         """The answer, not compressed. Raises InvalidRequest (outputs that are not there) and ModelError."""
         raise NotSupported(f"requests of the kind {call.kind!r} are not supported")
 
+    def failure(self, error: ServingError) -> Optional[Answer]:
+        """The answer to a request that failed; None where the gateway says it in the protocol's own form."""
+        return None
+
 
 class V2Dialect(Dialect):
     """The Open Inference Protocol, with binary tensors."""
 
     def decode(self, model: ServedModel, request: InferRequest, body: Body) -> Call:
         check_content_type(request.content_type, request.json_size, body)
-        parsed = parse_request(body, request.json_size, model.metadata["inputs"])
+        return self.call(model, request, parse_request(body, request.json_size, model.metadata["inputs"]))
+
+    def call(self, model: ServedModel, request: InferRequest, parsed: V2Request) -> Call:
+        """What a parsed request asks of the model."""
         params = model.adapter.params(parsed.parameters)
         deadline = _deadline(request, parsed, model.adapter)
-        inputs = model.adapter.conform({each.name: to_array(each) for each in parsed.inputs})
+        arrays = {each.name: to_array(each) for each in parsed.inputs}
+        inputs = model.adapter.conform(model.fields.opened(arrays, deadline))
         parsed.inputs = []
         return Call(
             request.kind,
@@ -144,10 +156,14 @@ class ServedModel:
     example: bytes = b""
     wants_headers: bool = False
     streams: bool = False
+    image: Optional[Dict[str, Any]] = None  # WorkerSpec's
+    pdf: Optional[Dict[str, Any]] = None
     dialects: Dict[str, Dialect] = field(default_factory=lambda: {"infer": V2Dialect()})
 
     def __post_init__(self) -> None:
         self.adapter = InputAdapter(self.signature)
+        #: The way of text, records, images and PDF into the model.
+        self.fields = FieldInputs(self.signature, ImageOptions.from_spec(self.image), PdfOptions.from_spec(self.pdf))
         #: V2 model metadata without name and versions.
         self.metadata = metadata_from_signature(self.signature, self.platform)
 
@@ -159,7 +175,7 @@ class ServedModel:
     def predict(self, call: Call) -> Any:
         """The model's result. Its own exception becomes a ModelError with that as `__cause__`; what
         MLflow's schema enforcement finds wrong is the client's mistake: InvalidRequest."""
-        data = self.adapter.assemble(call.inputs)
+        data = self.adapter.assemble(call.inputs) if call.inputs else call.data
         try:
             result = self.model.predict(data, params=call.params) if call.params else self.model.predict(data)
             return list(result) if hasattr(result, "__next__") else result
@@ -180,6 +196,11 @@ class ServedModel:
                 answer.body = compress(answer.body, encoding)
                 answer.content_encoding = encoding
         return answer
+
+    def failure(self, request: InferRequest, error: ServingError) -> Optional[Answer]:
+        """The answer to a request that failed, where its dialect has a form for that of its own."""
+        dialect = self.dialects.get(request.kind)
+        return dialect.failure(error) if dialect else None
 
     def _dialect(self, kind: str) -> Dialect:
         try:

@@ -1,6 +1,6 @@
 """Loading what services serve: the model itself, a class that the configuration names, a script's object.
 
-`load_service` is what `ModelhubModelService.load` does, in a user's script as in a worker; `from_class` and
+`load_service` is what `ModelhubModelService.load` does, in a user's script as in a worker; `find_service` and
 `from_type` are for `loading.load`, which comes here for everything that is not plain pyfunc.
 """
 
@@ -13,9 +13,10 @@ import sys
 from typing import Any, Callable, Dict, List, Optional
 
 from ..protocol.errors import LoadError, ServingError
-from ..protocol.signature import Signature, platform_from_mlmodel, signature_from_mlmodel
+from ..protocol.signature import Signature, signature_from_mlmodel
+from . import script
 from .async_executor import AsyncExecutor
-from .loading import library_versions, read_mlmodel
+from .loading import read_mlmodel, served_from
 from .local_model import ensure_local
 from .served import ServedModel
 from .services import ModelhubModelService
@@ -23,13 +24,15 @@ from .spec import WorkerSpec
 
 
 def load_service(service: ModelhubModelService) -> None:
-    """Bring the service's model here, load it, make the service ready."""
+    """Bring the service's model here, load it, make the service ready. Nothing while a script is run once more."""
+    if script.rerunning():
+        return
     if not service.run_uri and not service.model_path:
         raise LoadError(f"model {service.name} has no URI: give run_uri, or override load() to load something else")
     if not service.model_path or not os.path.isdir(service.model_path):
         found = ensure_local(service.run_uri)
         service.model_path, service.version = found.path, found.version or service.version
-    service.__dict__.pop("_served", None)
+    service.__dict__.pop("_defaults", None)
     service.loaded_model = load_model(service.model_path, service.model_type)
     service.ready = True
 
@@ -49,39 +52,61 @@ def load_model(path: str, model_type: str) -> Any:
     import mlflow.pyfunc
 
     # The warnings compare requirements, which takes a second.
-    return mlflow.pyfunc.load_model(path, suppress_warnings=True)
+    return _taking_text(mlflow.pyfunc.load_model(path, suppress_warnings=True), path)
 
 
-def served_by(service: ModelhubModelService, **more: Any) -> ServedModel:
+def _taking_text(model: Any, path: str) -> Any:
+    """The pyfunc model; where its signature is one named column of strings, `predict` takes plain text as well.
+
+    Services call `loaded_model.predict("…")`, and MLflow takes that only where the column has no name.
+    """
+    signature = signature_from_mlmodel(read_mlmodel(path))
+    columns = signature.inputs if signature is not None else []
+    if len(columns) != 1 or columns[0].kind != "column" or columns[0].type != "string" or not columns[0].named:
+        return model
+    name, predict = columns[0].name, model.predict
+
+    def predict_text_too(data: Any, *args: Any, **kwargs: Any) -> Any:
+        texts = [data] if isinstance(data, str) else data
+        if isinstance(texts, list) and texts and all(isinstance(each, str) for each in texts):
+            import pandas as pd
+
+            data = pd.DataFrame({name: texts})
+        return predict(data, *args, **kwargs)
+
+    model.predict = predict_text_too
+    return model
+
+
+def served_by(service: ModelhubModelService, spec: Optional[WorkerSpec]) -> ServedModel:
     """The service's loaded model with the ways in and out that it would have without a class around it."""
-    signature: Optional[Signature] = None
-    platform = "modelhub_service"
+    model = _callable(service.loaded_model, service.model_type)
     if service.model_path and os.path.isfile(os.path.join(service.model_path, "MLmodel")):
-        mlmodel = read_mlmodel(service.model_path)
-        signature, platform = signature_from_mlmodel(mlmodel), platform_from_mlmodel(mlmodel)
-    return ServedModel(
-        _callable(service.loaded_model, service.model_type),
-        service.name,
-        more.pop("version", "") or service.version or "1",
-        signature or Signature(),
-        platform,
-        versions=library_versions(),
-        **more,
-    )
+        found = spec or WorkerSpec(service.name, service.version or "1", 0, 0, "", "", "", "", "")
+        return served_from(model, service.model_path, found)
+    served = ServedModel(model, service.name, service.version or "1", Signature(), "modelhub_service")
+    if spec is not None:
+        served.version, served.max_inflated = spec.version, spec.max_inflated
+    return served
 
 
 def from_type(spec: WorkerSpec) -> ServedModel:
     """A model without a service whose `model_type` is not pyfunc."""
     service = ModelhubModelService(spec.name, spec.model_path, spec.model_type)
     service.load()
-    return served_by(service, version=spec.version, max_inflated=spec.max_inflated)
+    return served_by(service, spec)
 
 
-def from_class(spec: WorkerSpec) -> ModelhubModelService:
-    """An instance of the class that `spec.service` names, loaded."""
-    service = _make(_find_class(spec.service), spec)
-    service.model_path = spec.model_path
-    service.version = service.version or spec.version
+def find_service(spec: WorkerSpec) -> ModelhubModelService:
+    """The service of this worker, loaded: the script's, or an instance of the class that `spec.service` names."""
+    if spec.service_object:
+        service = script.receive(spec.script) if spec.script is not None else script.TABLE[spec.service_object]
+        if spec.model_path:
+            service.model_path = spec.model_path
+    else:
+        service = _make(_find_class(spec.service), spec)
+        service.model_path = spec.model_path
+        service.version = service.version or spec.version
     return loaded(service)
 
 
@@ -111,7 +136,8 @@ def _find_class(target: str) -> Callable[..., Any]:
             raise  # a module that the service's own module imports
         first = ", ".join(entry for entry in sys.path[:3] if entry)
         raise LoadError(
-            f"service {target}: no module {error.name}; set pythonpath to the folder that holds it (first looked in: {first})"
+            f"service {target}: no module {error.name}; set pythonpath to the folder that holds it "
+            f"(first looked in: {first})"
         ) from None
     for part in path.split("."):
         if not hasattr(found, part):

@@ -100,7 +100,8 @@ class ModelhubModelService:
         if "inputs" in request:
             return self._by_default(V2, request)
         raise InvalidRequest(
-            "nothing tells what the uploaded bytes are: send a Content-Type, or say ?inference_type=text|image|pdf|tabular"
+            "nothing tells what the uploaded bytes are: send a Content-Type, or say "
+            "?inference_type=text|image|pdf|tabular"
         )
 
     def kind_of(self, request: Mapping[str, Any]) -> str:
@@ -124,13 +125,15 @@ class ModelhubModelService:
         from .service_adapter import default_answer
 
         if self.loaded_model is None:
-            raise NotSupported(f"model {self.name} has no model for requests of the kind {kind}: its service loads none")
+            raise NotSupported(
+                f"model {self.name} has no model for requests of the kind {kind}: its service loads none"
+            )
         return default_answer(self, kind, request)
 
     def __getstate__(self) -> Dict[str, Any]:
         """For a fresh interpreter, which loads the model itself."""
         state = dict(self.__dict__)
-        state.pop("_served", None)
+        state.pop("_defaults", None)
         state.update(loaded_model=None, ready=False)
         return state
 
@@ -176,7 +179,9 @@ class AutoModelPredictor(ModelhubModelService):
     ) -> None:
         """Give `model_uri`, or the registered model's name and perhaps its version (default: the latest)."""
         if bool(model_uri) == bool(model_name):
-            raise ValueError("AutoModelPredictor needs one of model_uri and model_name: give model_uri='runs:/<id>/model'")
+            raise ValueError(
+                "AutoModelPredictor needs one of model_uri and model_name: give model_uri='runs:/<id>/model'"
+            )
         if model_uri and version is not None:
             raise ValueError("version belongs to model_name; model_uri has its version in itself")
         super().__init__(name, model_uri or f"models:/{model_name}/{version or 'latest'}", model_type)

@@ -28,7 +28,7 @@ def records_of_csv(raw: bytes, text_columns: Collection[str] = frozenset()) -> L
     import pandas as pd
 
     try:
-        frame = pd.read_csv(io.BytesIO(raw), dtype={name: str for name in text_columns}, encoding="utf-8")
+        frame = pd.read_csv(io.BytesIO(raw), dtype=dict.fromkeys(text_columns, str), encoding="utf-8")
     except UnicodeDecodeError:
         raise InvalidRequest("the CSV body is not UTF-8") from None
     except Exception as error:  # pandas' parsers raise many kinds, and all of them speak of the body

@@ -80,11 +80,11 @@ def _part(head: bytes, data: bytes, number: int) -> Part:
         if not colon or line[:1] in " \t":
             raise InvalidRequest(f"a header line of part {number} of the form is malformed")
         message[name.strip()] = value.strip()
-    name = message.get_param("name", header="content-disposition")
-    if message.get_content_disposition() != "form-data" or not isinstance(name, str) or not name:
+    label = message.get_param("name", header="content-disposition")
+    if message.get_content_disposition() != "form-data" or not isinstance(label, str) or not label:
         raise InvalidRequest(f'part {number} of the form needs Content-Disposition: form-data; name="…"')
     encoding = str(message.get("Content-Transfer-Encoding", "binary")).lower()
     if encoding not in ("binary", "8bit", "7bit"):
         raise InvalidRequest(f"part {number} of the form has a Content-Transfer-Encoding: send the bytes as they are")
     media = message.get_content_type() if "Content-Type" in message else ""
-    return Part(name, data, message.get_filename(), media)
+    return Part(label, data, message.get_filename(), media)

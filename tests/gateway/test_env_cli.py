@@ -7,33 +7,41 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from env_parts import PYTHON, make_model, make_wheelhouse, offline
 
+from modelhub.serving.gateway.cli import main
 from modelhub.serving.gateway.env_plan import Planned, make_plan
 from modelhub.serving.gateway.env_shared import ListedInstalled
 from modelhub.serving.gateway.env_spec import read_spec
 from modelhub.serving.gateway.env_uv import Uv
 
+Modelhub = Callable[..., str]
 HERE = ListedInstalled("3.11.7", {"mlflow": "9.0", "tiny": "2.0.0"}, {})
 
 
 @pytest.fixture
-def environ(tmp_path: Path) -> dict[str, str]:
-    return {**os.environ, **offline(make_wheelhouse(tmp_path / "wheels"), tmp_path / "cache"), "COLUMNS": "200"}
+def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    settings = {**offline(make_wheelhouse(tmp_path / "wheels"), tmp_path / "cache"), "COLUMNS": "200"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    return settings
 
 
-def modelhub(environ: dict[str, str], *arguments: str, code: int = 0) -> str:
-    command = [sys.executable, "-m", "modelhub.serving.gateway.cli", "env", *arguments]
-    command[1:3] = ["-c", "import sys; from modelhub.serving.gateway.cli import main; sys.exit(main())"]
-    done = subprocess.run(
-        command, env=environ, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=60
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
+@pytest.fixture
+def modelhub(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> Modelhub:
+    """`modelhub env …`: what it printed."""
+
+    def run(*arguments: str, code: int = 0) -> str:
+        returned = main(["env", *arguments])
+        said = "".join(capsys.readouterr())
+        assert returned == code, said
+        return said
+
+    return run
 
 
 def write_config(folder: Path, *entries: dict[str, str]) -> str:
@@ -43,7 +51,7 @@ def write_config(folder: Path, *entries: dict[str, str]) -> str:
     return str(path)
 
 
-def test_build_list_plan_prune(environ: dict[str, str], tmp_path: Path) -> None:
+def test_build_list_plan_prune(modelhub: Modelhub, tmp_path: Path) -> None:
     for name, requirements in (
         ("a", "mlflow==9.0\ntiny==1.0.0"),
         ("b", "tiny==1.0.0\nmlflow==9.0"),
@@ -52,29 +60,29 @@ def test_build_list_plan_prune(environ: dict[str, str], tmp_path: Path) -> None:
         make_model(tmp_path / name, requirements)
     config = write_config(tmp_path, *({"name": name, "uri": f"./{name}"} for name in "abc"))
 
-    plan = modelhub(environ, "plan", config)
+    plan = modelhub("plan", config)
     assert "not built yet  a, b" in plan
     assert "a: mlflow==9.0, here" in plan
     assert not (tmp_path / "state" / "environments").exists()
 
-    built = modelhub(environ, "build", config)
+    built = modelhub("build", config)
     assert "c: shared, Python" in built
     assert f"a: {PYTHON} " in built
     assert built.count("building with Python") == 1
 
-    listed = modelhub(environ, "list", "--state-dir", str(tmp_path / "state"))
+    listed = modelhub("list", "--state-dir", str(tmp_path / "state"))
     assert "mlflow==9.0, tiny==1.0.0" in listed
     assert f"kit {PYTHON}-" in listed
-    assert "KiB of its own)  a, b" in modelhub(environ, "plan", config)
+    assert "KiB of its own)  a, b" in modelhub("plan", config)
 
     state = ("--server.state_dir", str(tmp_path / "state"))
-    assert modelhub(environ, "prune", *state) == ""
-    assert modelhub(environ, "prune", *state, "--unused-for", "0", "--dry-run").count("would remove") == 2
-    assert modelhub(environ, "prune", *state, "--unused-for", "0").count("removed") == 2
-    assert "nothing is built" in modelhub(environ, "list", *state)
+    assert modelhub("prune", *state) == ""
+    assert modelhub("prune", *state, "--unused-for", "0", "--dry-run").count("would remove") == 2
+    assert modelhub("prune", *state, "--unused-for", "0").count("removed") == 2
+    assert "nothing is built" in modelhub("list", *state)
 
 
-def test_one_failure_does_not_stop_the_others_and_is_the_exit_code(environ: dict[str, str], tmp_path: Path) -> None:
+def test_one_failure_does_not_stop_the_others_and_is_the_exit_code(modelhub: Modelhub, tmp_path: Path) -> None:
     make_model(tmp_path / "bad", "mlflow==9.0\ntiny==7")
     make_model(tmp_path / "good")
     config = write_config(
@@ -83,26 +91,26 @@ def test_one_failure_does_not_stop_the_others_and_is_the_exit_code(environ: dict
         {"name": "good", "uri": "./good"},
         {"name": "missing", "uri": "./nowhere"},
     )
-    said = modelhub(environ, "build", config, code=1)
+    said = modelhub("build", config, code=1)
     assert f"good: {PYTHON} " in said
     assert "bad: environment" in said
     assert "no version of tiny==7" in said
     assert "missing: " in said
-    assert "missing: " in modelhub(environ, "plan", config, code=1)
+    assert "missing: " in modelhub("plan", config, code=1)
 
 
-def test_a_groups_folder_is_planned_too(environ: dict[str, str], tmp_path: Path) -> None:
+def test_a_groups_folder_is_planned_too(modelhub: Modelhub, tmp_path: Path) -> None:
     make_model(tmp_path / "models" / "found", "tiny==1.0.0\nmlflow")
     (tmp_path / "models" / "other").mkdir()
     path = tmp_path / "models.yaml"
     path.write_text("groups: [{name: g, from: {folder: ./models}}]")
-    plan = modelhub(environ, "plan", str(path), "--state-dir", str(tmp_path / "state"))
+    plan = modelhub("plan", str(path), "--state-dir", str(tmp_path / "state"))
     assert "not built yet  found" in plan
 
 
-def test_mistakes_are_explained(environ: dict[str, str]) -> None:
-    assert "--unused-for: 'soon' is not a duration" in modelhub(environ, "prune", "--unused-for", "soon", code=2)
-    assert "no such file" in modelhub(environ, "plan", "nowhere.yaml", code=2)
+def test_mistakes_are_explained(modelhub: Modelhub) -> None:
+    assert "--unused-for: 'soon' is not a duration" in modelhub("prune", "--unused-for", "soon", code=2)
+    assert "no such file" in modelhub("plan", "nowhere.yaml", code=2)
 
 
 def test_a_terminal_shows_the_steps_and_uvs_latest_lines(environ: dict[str, str], tmp_path: Path) -> None:
@@ -111,7 +119,7 @@ def test_a_terminal_shows_the_steps_and_uvs_latest_lines(environ: dict[str, str]
     ours, theirs = pty.openpty()
     code = "import sys; from modelhub.serving.gateway.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "env", "build", config]
-    terminal = {**environ, "TERM": "xterm"}
+    terminal = {**os.environ, "TERM": "xterm"}
     with subprocess.Popen(command, env=terminal, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         shown = b""
@@ -153,7 +161,7 @@ def test_models_are_grouped_and_their_clashes_named(tmp_path: Path) -> None:
         ("/venv", ["given"]),
     ]
     assert sorted(row.models for row in plan.rows if row.spec) == [["alone"], ["old", "as_old"]]
-    assert plan.clashes == dict.fromkeys(["old", "as_old", "forced"], ["tiny==1.0.0, here 2.0.0"])
+    assert plan.clashes == {model: ["tiny==1.0.0, here 2.0.0"] for model in ("old", "as_old", "forced")}
     assert plan.errors == {"broken": "no MLmodel"}
 
 

@@ -49,12 +49,12 @@ def names(store: Store) -> list[str]:
     return sorted(path.name for path in store.root.iterdir() if path.name != ".locks")
 
 
-async def test_what_is_built_is_found_with_its_facts_by_every_store(tmp_path: Path) -> None:
-    built = await made(Store(tmp_path / "s"))
+def test_what_is_built_is_found_with_its_facts_by_every_store(tmp_path: Path) -> None:
+    built = asyncio.run(made(Store(tmp_path / "s")))
     assert (built.facts, (built.path / "content").read_text()) == ({"note": "made"}, "whole")
     other = Store(tmp_path / "s")
-    assert await asyncio.to_thread(other.find, "a") is not None
-    assert await asyncio.to_thread(other.find, "b") is None
+    assert other.find("a") is not None
+    assert other.find("b") is None
     assert [found.key for found in other.finished()] == ["a"]
 
 

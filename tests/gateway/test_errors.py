@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 
@@ -151,7 +150,6 @@ async def test_malformed_chunks(caplog: pytest.LogCaptureFixture) -> None:
         async with front.connection() as (reader, writer):
             writer.write(head)
             await writer.drain()
-            await asyncio.sleep(0)
             writer.write(b"3\r\nabc\r\nnot hexadecimal\r\n")
             (await read_answer(reader)).assert_error(400)
     assert not caplog.records

@@ -1,4 +1,4 @@
-"""Models of Python 3.9, 3.10 and 3.12 with two MLflows, each in an environment of its own. Fails where one is missing."""
+"""Models of Python 3.9, 3.10 and 3.12 with two MLflows, each in its own environment. A missing Python is a failure."""
 
 from __future__ import annotations
 

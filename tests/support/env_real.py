@@ -16,7 +16,7 @@ sys.path.append(sys.argv[1])
 import mlflow.pyfunc, mlflow.sklearn, numpy, pandas, sklearn
 from sklearn.linear_model import LogisticRegression
 rows = pandas.DataFrame({"x": [0.0, 1.0, 2.0, 3.0]})
-mlflow.sklearn.save_model(LogisticRegression().fit(rows, [0, 0, 1, 1]), sys.argv[2])
+mlflow.sklearn.save_model(LogisticRegression().fit(rows, [0, 0, 1, 1]), sys.argv[2], pip_requirements=["mlflow"])
 predictions = mlflow.pyfunc.load_model(sys.argv[2]).predict(rows)
 import msgpack, orjson, zmq
 print("USED" + json.dumps({

@@ -75,9 +75,8 @@ class Gateway:
     def wait_live(self, timeout: float = 30) -> None:
         deadline = time.monotonic() + timeout
         note = self.state_dir / "gateways" / f"{self.pid}.json"
-        while not note.exists():
+        while not (place := _read(note)):
             self._pause(deadline, f"{note.name} does not appear in {note.parent}")
-        place = json.loads(note.read_text())
         self.url, self.admin_url = place["url"], place["admin_url"]
         while self._status("/v2/health/live") != 200:
             self._pause(deadline, "the gateway is not live")
@@ -184,3 +183,11 @@ class Gateway:
         self._process.wait(10)
         for process in survivors(below, 2):
             process.kill()
+
+
+def _read(note: Path) -> dict[str, str]:
+    """What the gateway noted about itself; empty while the file is not there or not whole."""
+    try:
+        return dict(json.loads(note.read_bytes()))
+    except (FileNotFoundError, ValueError):
+        return {}

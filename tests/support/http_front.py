@@ -15,6 +15,7 @@ from modelhub.serving.gateway.app import make_admin_app, make_app, make_runner
 from modelhub.serving.gateway.lifecycle import ModelState
 from modelhub.serving.gateway.metrics import Metrics
 from modelhub.serving.gateway.registry import Registry
+from modelhub.serving.gateway.routes_control import Control
 from modelhub.serving.protocol.messages import InferReply, InferRequest
 
 Answering = Callable[[InferRequest, Any], Awaitable[tuple[InferReply, Any]]]
@@ -141,7 +142,11 @@ async def serving(
         registry.add(model)  # type: ignore[arg-type]
     metrics = Metrics()
     server = ServerSettings(**{"shutdown_grace": 1, **settings})
-    app = make_admin_app(registry, server, metrics) if admin_only else make_app(registry, server, metrics, admin=admin)
+    control = Control(None, None)  # type: ignore[arg-type]  # there is no catalog behind these models
+    if admin_only:
+        app = make_admin_app(registry, server, metrics, control)
+    else:
+        app = make_app(registry, server, metrics, control if admin else None)
     runner = make_runner(app)
     await runner.setup()
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import time
 import zlib
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from served_calls import ask, columns, outputs, tensors
 from v2_client import Tensor, binary_request, parse, request, tensor
 
 from modelhub.serving.protocol.errors import (
@@ -22,22 +22,12 @@ from modelhub.serving.protocol.errors import (
     UnsupportedMediaType,
 )
 from modelhub.serving.protocol.messages import InferRequest
-from modelhub.serving.workers.served import Answer, ServedModel
+from modelhub.serving.workers.served import ServedModel
 
 Served = Callable[[str], ServedModel]
 Save = Callable[..., ServedModel]
 
 IRIS = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
-
-
-def ask(model: ServedModel, body: bytes, json_size: int | None = None, **header: Any) -> Answer:
-    call = model.decode(InferRequest(id=1, json_size=json_size, **header), body)
-    return model.encode(call, model.predict(call))
-
-
-def outputs(model: ServedModel, *inputs: dict[str, Any], **members: Any) -> dict[str, Tensor]:
-    answer = ask(model, request(*inputs, **members))
-    return parse(bytes(answer.body), answer.json_size)[1]
 
 
 def iris(**changes: dict[str, Any]) -> list[dict[str, Any]]:
@@ -252,168 +242,6 @@ def test_nan_and_infinity(save: Save) -> None:
     assert all(each != each for each in rest)
 
 
-# ---- every column type ---------------------------------------------------------------------------
-
-
-def columns(**types: str) -> Any:
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
-
-    return ModelSignature(Schema([ColSpec(kind, name) for name, kind in types.items()]))
-
-
-def tensors(*specs: tuple[str, tuple[int, ...], str | None]) -> Any:
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
-    return ModelSignature(Schema([TensorSpec(np.dtype(dtype), shape, name) for dtype, shape, name in specs]))
-
-
-SIMPLE = "return pd.DataFrame({'got': [repr(each) for each in model_input['x'].tolist()]})"
-
-
-@pytest.mark.parametrize(
-    ("kind", "datatype", "sent", "got"),
-    [
-        ("boolean", "BOOL", True, "True"),
-        ("integer", "INT32", 3, "3"),
-        ("integer", "INT64", 3, "3"),
-        ("long", "INT64", 2**60 + 1, str(2**60 + 1)),
-        ("long", "FP64", 3, "3"),
-        ("float", "FP32", 0.5, "0.5"),
-        ("float", "FP64", 0.5, "0.5"),
-        ("double", "FP16", 0.5, "0.5"),
-        ("string", "BYTES", "é", "'é'"),
-        ("binary", "BYTES", "é", repr("é".encode())),
-        ("datetime", "BYTES", "2024-01-31T12:00:00.000001", "Timestamp('2024-01-31 12:00:00.000001')"),
-        ("datetime", "BYTES", "2024-01-31T12:00:00+01:00", "Timestamp('2024-01-31 11:00:00')"),
-        ("datetime", "BYTES", "2024-01-31T12:00:00Z", "Timestamp('2024-01-31 12:00:00')"),
-        ("datetime", "BYTES", "2024-01-31", "Timestamp('2024-01-31 00:00:00')"),
-        ("datetime", "BYTES", "", "NaT"),
-    ],
-)
-def test_column_types(save: Save, kind: str, datatype: str, sent: Any, got: str) -> None:
-    model = save(SIMPLE, signature=columns(x=kind))
-    assert outputs(model, tensor("x", datatype, [1], [sent]))["got"].data == [got.encode()]
-
-
-@pytest.mark.parametrize(
-    ("kind", "datatype", "sent"),
-    [
-        ("integer", "INT64", 2**31),
-        ("integer", "FP64", 1.5),
-        ("long", "FP64", None),
-        ("long", "UINT64", 2**63),
-        ("float", "FP64", 0.1),
-        ("float", "FP64", 1e300),
-        ("float", "INT64", 2**24 + 1),
-        ("boolean", "UINT8", 1),
-        ("string", "FP64", 1),
-        ("datetime", "BYTES", "yesterday"),
-        ("datetime", "BYTES", "9999-12-31T00:00:00"),
-        ("datetime", "INT64", 0),
-    ],
-)
-def test_values_that_columns_refuse(save: Save, kind: str, datatype: str, sent: Any) -> None:
-    model = save(SIMPLE, signature=columns(x=kind))
-    with pytest.raises(InvalidRequest, match="'x' takes"):
-        outputs(model, tensor("x", datatype, [1], [sent]))
-
-
-def test_structured_columns_hold_json(save: Save) -> None:
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import Array, Map, Object, Property
-
-    schema = Schema(
-        [
-            ColSpec(Array(DataType.long), "array"),
-            ColSpec(Object([Property("a", DataType.string)]), "object"),
-            ColSpec(Map(DataType.double), "map"),
-            ColSpec(DataType.double, "missing", required=False),
-        ]
-    )
-    model = save(
-        "return {'columns': list(model_input.columns), 'rows': model_input.to_dict('records')}",
-        signature=ModelSignature(schema),
-    )
-    sent = {"array": [1, 2], "object": {"a": "x"}, "map": {"k": 0.5}}
-    inputs = [tensor(name, "BYTES", [1], [json.dumps(value)]) for name, value in sent.items()]
-    found = outputs(model, *inputs)
-    assert found["columns"].data == [b"array", b"object", b"map"]
-    assert json.loads(found["rows"].data[0]) == sent
-    inputs[0] = tensor("array", "BYTES", [1], ["[1,"])
-    with pytest.raises(InvalidRequest, match="JSON"):
-        outputs(model, *inputs)
-    inputs[0] = tensor("array", "BYTES", [1], ['["not a long"]'])
-    with pytest.raises(InvalidRequest, match="signature"):
-        outputs(model, *inputs)
-
-
-def test_schema_complaints_do_not_quote_the_data(save: Save) -> None:
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import Object, Property
-
-    schema = Schema([ColSpec(Object([Property("a", DataType.long)]), "x")])
-    model = save("return 1", signature=ModelSignature(schema))
-    with pytest.raises(InvalidRequest) as caught:
-        outputs(model, tensor("x", "BYTES", [1], ['["my secret"]']))
-    assert "my secret" not in caught.value.message
-    assert "dictionary" in caught.value.message
-
-
-def test_nameless_columns(save: Save) -> None:
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-
-    model = save(
-        "return [str(list(model_input.columns)), *model_input.iloc[:, 0]]",
-        signature=ModelSignature(Schema([ColSpec(DataType.string)])),
-    )
-    assert model.metadata["inputs"] == [{"name": "input-0", "datatype": "BYTES", "shape": [-1]}]
-    assert outputs(model, tensor("input-0", "BYTES", [1], ["a"]))["output-0"].data == [b"[0]", b"a"]
-
-
-@pytest.mark.parametrize(
-    ("dtype", "datatype", "sent", "got"),
-    [
-        ("str", "BYTES", ["a", "bc"], "array(['a', 'bc'], dtype='<U2')"),
-        ("object", "BYTES", ["a"], "array(['a'], dtype=object)"),
-        ("bytes", "BYTES", ["a"], "array([b'a'], dtype='|S1')"),
-        ("datetime64[ns]", "BYTES", ["2024-01-31"], "array(['2024-01-31T00:00:00.000000000'], dtype='datetime64[ns]')"),
-        ("float16", "FP32", [0.5], "array([0.5], dtype=float16)"),
-        ("uint8", "INT64", [255], "array([255], dtype=uint8)"),
-    ],
-)
-def test_tensor_types(save: Save, dtype: str, datatype: str, sent: list[Any], got: str) -> None:
-    model = save("return repr(model_input)", signature=tensors((dtype, (-1,), None)))
-    assert outputs(model, tensor("x", datatype, [len(sent)], sent))["output-0"].data == [got.encode()]
-
-
-# ---- no signature --------------------------------------------------------------------------------
-
-
-def test_without_a_signature_one_tensor_is_an_array(save: Save) -> None:
-    model = save("return [type(model_input).__name__, str(model_input.shape), *map(repr, model_input.ravel())]")
-    assert model.metadata["inputs"] == []
-    found = outputs(model, tensor("x", "BYTES", [1, 1], ["a"]))
-    assert found["output-0"].data == [b"ndarray", b"(1, 1)", b"'a'"]
-    body, json_size = binary_request(tensor("x", "BYTES", [1], [b"\xff"]))
-    assert parse(bytes(ask(model, body, json_size).body))[1]["output-0"].data[2] == b"b'\\xff'"
-
-
-@pytest.mark.parametrize(
-    ("second", "kind"),
-    [([2, 1], b"DataFrame"), ([2], b"DataFrame"), ([1], b"dict"), ([2, 2], b"dict"), ([], b"dict")],
-)
-def test_without_a_signature_several_tensors_are_columns_or_a_dict(save: Save, second: list[int], kind: bytes) -> None:
-    model = save("return type(model_input).__name__")
-    count = int(np.prod(second))
-    found = outputs(model, tensor("a", "INT64", [2], [1, 2]), tensor("b", "INT64", second, [1] * count))
-    assert found["output-0"].data == [kind]
-
-
 # ---- errors --------------------------------------------------------------------------------------
 
 
@@ -450,13 +278,13 @@ def test_requested_outputs_keep_their_order(served: Served) -> None:
 
 
 def test_unknown_kinds(served: Served) -> None:
-    with pytest.raises(NotSupported, match="v1_predict"):
-        served("iris").decode(InferRequest(id=1, kind="v1_predict"), b"{}")
+    with pytest.raises(NotSupported, match="generate"):
+        served("iris").decode(InferRequest(id=1, kind="generate"), b"{}")
 
 
 def test_media_types(served: Served) -> None:
     with pytest.raises(UnsupportedMediaType):
-        ask(served("iris"), request(*iris()), content_type="text/csv")
+        ask(served("iris"), request(*iris()), content_type="application/xml")
     ask(served("iris"), b" \n" + request(*iris()), content_type="application/x-www-form-urlencoded")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Dict, List
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .protocol.errors import (
@@ -69,7 +69,7 @@ __all__ = [
     "WorkerLost",
 ]
 
-_SERVICES: Dict[str, str] = {
+_SERVICES: dict[str, str] = {
     "AutoModelPredictor": ".workers.services",
     "ImageModelService": ".workers.services",
     "ModelServer": ".workers.model_server",
@@ -108,7 +108,7 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-def __dir__() -> List[str]:
+def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 

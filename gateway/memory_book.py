@@ -1,0 +1,74 @@
+"""How much memory each artifact needed last time: kept on disk, asked before the next load.
+
+<state_dir>/memory.json    {"<hash of the artifact's source>": bytes, …}, the most recently seen last
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+#: Artifacts remembered at most; the one not seen for longest is forgotten.
+MAX_ENTRIES = 20_000
+
+
+class MemoryBook:
+    """Private bytes by content. `save` writes what has changed; call it in a thread."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / "memory.json"
+        self._sizes: dict[str, int] = {}
+        self._dirty = False
+        try:
+            found = json.loads(self._path.read_text(encoding="utf-8"))
+            self._sizes = {str(key): int(size) for key, size in found.items()}
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            log.warning("%s cannot be read and is begun anew: %s", self._path, error)
+
+    def size(self, source: str) -> int | None:
+        """Bytes that this content needed last time; None if it was never seen."""
+        return self._sizes.get(_key(source))
+
+    def typical(self) -> int:
+        """Mean of what is remembered, 0 if nothing is: a guess for a content that was never seen."""
+        return sum(self._sizes.values()) // len(self._sizes) if self._sizes else 0
+
+    def remember(self, source: str, size: int) -> None:
+        key = _key(source)
+        self._sizes.pop(key, None)
+        self._sizes[key] = size
+        while len(self._sizes) > MAX_ENTRIES:
+            del self._sizes[next(iter(self._sizes))]
+        self._dirty = True
+
+    def save(self) -> None:
+        """Write the file whole or not at all; a full disk costs the memory of sizes, nothing else."""
+        if not self._dirty:
+            return
+        self._dirty = False
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, part = tempfile.mkstemp(dir=self._path.parent, prefix=".memory-")
+            try:
+                with open(descriptor, "w", encoding="utf-8") as file:
+                    json.dump(dict(self._sizes), file)
+                os.replace(part, self._path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(part)
+                raise
+        except OSError as error:
+            log.warning("%s cannot be written: %s", self._path, error)
+
+
+def _key(source: str) -> str:
+    return hashlib.sha256(source.encode()).hexdigest()[:24]

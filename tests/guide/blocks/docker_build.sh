@@ -1,0 +1,2 @@
+# Build generic inference container
+docker build -t modelhub-inference examples/serving/

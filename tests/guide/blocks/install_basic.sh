@@ -1,0 +1,2 @@
+# Basic serving capabilities
+pip install autonomize-model-sdk

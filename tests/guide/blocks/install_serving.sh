@@ -1,0 +1,2 @@
+# With serving extras (includes FastAPI, uvicorn)
+pip install "autonomize-model-sdk[serving]"

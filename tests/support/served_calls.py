@@ -1,0 +1,35 @@
+"""A served model asked in this process: a client's bytes in, an answer's bytes out. And short signatures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from v2_client import Tensor, parse, request
+
+from modelhub.serving.protocol.messages import InferRequest
+from modelhub.serving.workers.served import Answer, ServedModel
+
+
+def ask(model: ServedModel, body: bytes, json_size: int | None = None, **header: Any) -> Answer:
+    call = model.decode(InferRequest(id=1, json_size=json_size, **header), body)
+    return model.encode(call, model.predict(call))
+
+
+def outputs(model: ServedModel, *inputs: dict[str, Any], **members: Any) -> dict[str, Tensor]:
+    answer = ask(model, request(*inputs, **members))
+    return parse(bytes(answer.body), answer.json_size)[1]
+
+
+def columns(**types: str) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    return ModelSignature(Schema([ColSpec(kind, name) for name, kind in types.items()]))
+
+
+def tensors(*specs: tuple[str, tuple[int, ...], str | None]) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    return ModelSignature(Schema([TensorSpec(np.dtype(dtype), shape, name) for dtype, shape, name in specs]))

@@ -1,0 +1,79 @@
+"""KServe's V1 dialect: `POST /v1/models/{m}:predict`, `{"instances": […]}` -> `{"predictions": […]}`.
+
+An instance is an object (a record), a list (a row of the columns, or of the tensor) or a value (text for a model that
+takes text, else a number of its one column); `{"b64": "…"}` stands for bytes, as an image or a PDF. `params`
+may hold the model's parameters. The gateway gives errors the form `{"error"}`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Tuple
+
+import orjson
+
+from ..protocol.errors import InvalidRequest
+from ..protocol.messages import InferRequest
+from ..protocol.v2 import JSON_TYPE, check_content_type
+from .invocations import load_json
+from .kinds import IMAGES, PDF, TABULAR, TEXT, decode_file
+from .legacy import dumps, records
+from .served import Answer, Body, Call, Dialect, ServedModel
+
+
+class V1Dialect(Dialect):
+    """Requests to `:predict`."""
+
+    def decode(self, model: ServedModel, request: InferRequest, body: Body) -> Call:
+        check_content_type(request.content_type, None, body)
+        document = load_json(body)
+        instances = document.get("instances")
+        if not isinstance(instances, list) or not instances:
+            raise InvalidRequest('the body must have "instances": a list with at least one instance')
+        params = document.get("params") or {}
+        if not isinstance(params, dict):
+            raise InvalidRequest('"params" must be an object: the model\'s parameters')
+        found = model.fields.make(*_fields_of(instances, model), request.deadline)
+        return Call(
+            request.kind,
+            found.inputs,
+            model.adapter.params(params),
+            None,
+            accept_encoding=request.accept_encoding,
+            deadline=request.deadline,
+            rows=found.rows,
+            alone=request.alone or not found.inputs,
+            name=model.name,
+            version=model.version,
+            data=found.data,
+        )
+
+    def encode(self, model: ServedModel, call: Call, result: Any) -> Answer:
+        return Answer(dumps({"predictions": _rows_of(result)}), JSON_TYPE, rows=call.rows)
+
+
+def _fields_of(instances: List[Any], model: ServedModel) -> Tuple[str, Dict[str, Any]]:
+    """The instances as a kind and the fields of the one form."""
+    if all(isinstance(each, dict) and set(each) == {"b64"} for each in instances):
+        files = [decode_file(each["b64"], "b64") for each in instances]
+        if len(files) == 1 and files[0].startswith(b"%PDF-"):
+            return PDF, {"pdf_file": files[0]}
+        return IMAGES, {"images": files}
+    takes_text = any(each.datatype == "BYTES" for each in model.signature.inputs)
+    if takes_text and all(isinstance(each, str) for each in instances):
+        return TEXT, {"text": instances}
+    return TABULAR, {"data": instances}
+
+
+def _rows_of(result: Any) -> Any:
+    """One prediction per instance: a table's rows as objects, a dict of columns likewise."""
+    if hasattr(result, "iloc") and hasattr(result, "columns"):
+        return records(result)
+    if isinstance(result, dict) and result:
+        columns = {str(name): orjson.loads(dumps(value)) for name, value in result.items()}
+        lengths = {len(values) if isinstance(values, list) else -1 for values in columns.values()}
+        if len(lengths) == 1 and -1 not in lengths:
+            return [dict(zip(columns, row)) for row in zip(*columns.values())]
+        return [columns]
+    if isinstance(result, (str, bytes, int, float)) or result is None:
+        return [result]
+    return result

@@ -1,0 +1,252 @@
+"""A service as the worker's loop sees it: `decode`, `predict`, `encode`, like `served.ServedModel`.
+
+A request whose kind the service leaves to the defaults goes straight to the model, as if there were no
+class (and can be batched); any other reaches `service.predict(request, headers)` with the request's fields.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, Optional, Union
+
+import orjson
+
+from ..protocol.errors import DeadlineExceeded, InvalidRequest, ModelError, ServingError
+from ..protocol.messages import InferRequest
+from ..protocol.v2 import BINARY_TYPE, JSON_TYPE, V2Request, build_response, parse_document, parse_request
+from .async_executor import AsyncExecutor
+from .dialects import LEGACY, v2_document
+from .images import ImageOptions, PixelBudget, open_image
+from .inflate import MIN_COMPRESSED, choose_encoding, compress, inflate
+from .kinds import V2, unify
+from .legacy import dumps, legacy_answer
+from .model_inputs import schema_complaint
+from .model_outputs import to_outputs
+from .pdf import PdfOptions, render
+from .served import MESSAGE_LIMIT, Answer, Call, ServedModel
+from .service_loading import served_by
+from .services import HANDLERS, ModelhubModelService, overrides
+from .spec import WorkerSpec
+from .tensors import to_array, to_output
+
+Body = Union[bytes, bytearray, memoryview]
+
+#: Where a service keeps its model with the default ways in and out.
+INNER = "_defaults"
+
+
+@dataclass
+class ServiceCall(Call):
+    """A request for the service's own methods; never in a batch."""
+
+    fields: Dict[str, Any] = field(default_factory=dict)
+    headers: Dict[str, str] = field(default_factory=dict)
+
+
+class ServiceAdapter(ServedModel):
+    """Serves one service, loaded before."""
+
+    def __init__(self, service: ModelhubModelService, inner: ServedModel) -> None:
+        """`inner`: the service's model with its default ways in and out."""
+        self.__dict__.update(inner.__dict__)
+        self.service = service
+        self.inner = inner
+        self.wants_headers = True
+        self.streams = inner.streams or callable(getattr(service, "predict_stream", None))
+        self.example = b"" if overrides(service, "predict") or overrides(service, "predict_raw") else inner.example
+        self._predict: Callable[..., Any] = service.predict
+        self._takes_headers = _takes_headers(service.predict)
+        self._plain = not any(overrides(service, name) for name in ("predict", *HANDLERS.values()))
+
+    # ---- decode -------------------------------------------------------------------------------
+
+    def decode(self, request: InferRequest, body: Body) -> Call:
+        """The request's fields, or what the model is asked where no method of the service's own answers."""
+        if request.kind not in ("infer", "stream") or (self._plain and not self._narrow()):
+            return self.inner.decode(request, body)
+        inflated = inflate(body, request.content_encoding, self.inner.max_inflated)
+        plain = InferRequest(**{**request.__dict__, "content_encoding": ""})
+        if request.json_size is not None:
+            parsed = parse_request(inflated, request.json_size, self.metadata["inputs"])
+            if not self._own("predict_raw"):
+                return self.inner.decode(plain, inflated)
+            return self._call(request, _v2_fields(parsed), parsed)
+        document = v2_document(plain, inflated)
+        is_v2 = document is not None and "inputs" in document
+        if not is_v2:
+            request.kind = LEGACY
+        fields = unify(plain, inflated, document, text_columns=self.inner.fields.text_columns).fields
+        if not self._own(self.service.handler_of(fields)):
+            return self.inner.decode(plain, inflated)
+        return self._call(request, fields, parse_document(document) if is_v2 else None)
+
+    def _own(self, handler: str) -> bool:
+        return overrides(self.service, "predict") or overrides(self.service, handler)
+
+    def _narrow(self) -> bool:
+        """Does the service refuse some kinds, or know better what an upload is?"""
+        return self.service.kinds != ModelhubModelService.kinds
+
+    def _call(self, request: InferRequest, fields: Dict[str, Any], parsed: Optional[V2Request]) -> ServiceCall:
+        return ServiceCall(
+            request.kind,
+            {},
+            {},
+            parsed,
+            accept_encoding=request.accept_encoding,
+            deadline=request.deadline,
+            alone=True,
+            name=self.name,
+            version=self.version,
+            fields=fields,
+            headers=request.headers,
+        )
+
+    def failure(self, request: InferRequest, error: ServingError) -> Optional[Answer]:
+        """The answer to a request that failed, where its form has one of its own."""
+        return self.inner.failure(request, error)
+
+    # ---- predict ------------------------------------------------------------------------------
+
+    def predict(self, call: Call) -> Any:
+        """What the service returns. Raises leaves of ServingError; its own exception is the cause of a ModelError."""
+        return self._ask(call) if isinstance(call, ServiceCall) else self.inner.predict(call)
+
+    def _ask(self, call: ServiceCall) -> Any:
+        try:
+            given = (call.fields, call.headers) if self._takes_headers else (call.fields,)
+            result = self._predict(*given)
+            if inspect.isawaitable(result):
+                result = AsyncExecutor.run_async(_awaited, result, timeout=_seconds_left(call.deadline))
+            if hasattr(result, "__aiter__"):
+                result = AsyncExecutor.iterate(result)
+            return list(result) if hasattr(result, "__next__") else result
+        except ServingError:
+            raise
+        except Exception as error:
+            if isinstance(error, TimeoutError) and call.deadline and time.monotonic() >= call.deadline:
+                raise DeadlineExceeded("the deadline of this request passed while the service ran it") from None
+            text = schema_complaint(error) or str(error)  # MLflow's own text quotes the client's data
+            raise ModelError(f"{type(error).__name__}: {text}"[:MESSAGE_LIMIT]) from error
+
+    # ---- encode -------------------------------------------------------------------------------
+
+    def encode(self, call: Call, result: Any) -> Answer:
+        """The answer's bytes: as the service says, as V2 outputs, or as `data`."""
+        if not isinstance(call, ServiceCall):
+            return self.inner.encode(call, result)
+        if call.request is not None and not _is_legacy(result):
+            answer = _v2_answer(self.inner, call, result)
+        else:
+            answer = legacy_answer(result)
+        if len(answer.body) >= MIN_COMPRESSED:
+            encoding = choose_encoding(call.accept_encoding)
+            if encoding:
+                answer.body = compress(answer.body, encoding)
+                answer.content_encoding = encoding
+        return answer
+
+
+def adapt(service: ModelhubModelService, spec: WorkerSpec) -> ServiceAdapter:
+    """The adapter of a loaded service."""
+    inner = served_by(service, spec)
+    service.__dict__[INNER] = inner
+    return ServiceAdapter(service, inner)
+
+
+def inner_of(service: ModelhubModelService) -> ServedModel:
+    """What `adapt` has set; made here in a process that serves nothing (a test, a notebook)."""
+    found: Optional[ServedModel] = service.__dict__.get(INNER)
+    if found is None:
+        found = service.__dict__[INNER] = served_by(service, None)
+    return found
+
+
+def default_answer(service: ModelhubModelService, kind: str, request: Dict[str, Any]) -> Any:
+    """What the model itself answers to a request's fields: the methods that a service does not override."""
+    inner = inner_of(service)
+    if kind == V2:
+        call = inner.decode(InferRequest(id=0, content_type=JSON_TYPE), dumps(request))
+        return orjson.loads(bytes(inner.encode(call, inner.predict(call)).body))
+    found = inner.fields.make(kind, request)
+    return {"statusCode": 200, "data": inner.predict(Call(kind, found.inputs, {}, None, data=found.data))}
+
+
+def images_of(service: ModelhubModelService, request: Dict[str, Any]) -> List[Any]:
+    """Every image of a request as PIL images; see ImageModelService.images_of."""
+    inner = inner_of(service)
+    options = ImageOptions.from_spec(inner.image)
+    budget = PixelBudget(options)
+    files = [request["image"]] if "image" in request else []
+    found = [open_image(each, budget) for each in [*files, *request.get("images", ())]]
+    for name in ("pdf_file", "byte_stream"):
+        if name in request:
+            found.extend(render(request[name], PdfOptions.from_spec(inner.pdf), budget))
+    return found
+
+
+async def _awaited(awaitable: Any) -> Any:
+    return await awaitable
+
+
+def _seconds_left(deadline: float) -> Optional[float]:
+    return max(deadline - time.monotonic(), 0.001) if deadline else None
+
+
+def _takes_headers(predict: Callable[..., Any]) -> bool:
+    parameters = list(inspect.signature(predict).parameters.values())
+    positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    return len(positional) > 1 or any(each.kind == each.VAR_POSITIONAL for each in parameters)
+
+
+def _is_legacy(result: Any) -> bool:
+    return isinstance(result, dict) and "statusCode" in result
+
+
+def _v2_fields(parsed: V2Request) -> Dict[str, Any]:
+    """A binary request as the JSON form has it, its tensors as arrays."""
+    inputs: List[Dict[str, Any]] = [
+        {
+            "name": each.name,
+            "shape": list(each.shape),
+            "datatype": each.datatype,
+            **({"parameters": each.parameters} if each.parameters else {}),
+            "data": to_array(each),
+        }
+        for each in parsed.inputs
+    ]
+    fields: Dict[str, Any] = {"inputs": inputs}
+    if parsed.id is not None:
+        fields["id"] = parsed.id
+    if parsed.parameters:
+        fields["parameters"] = parsed.parameters
+    return fields
+
+
+def _v2_answer(inner: ServedModel, call: ServiceCall, result: Any) -> Answer:
+    parsed: V2Request = call.request
+    if isinstance(result, dict) and isinstance(result.get("outputs"), list):
+        head: Dict[str, Any] = {"model_name": call.name, "model_version": call.version}
+        if parsed.id is not None:
+            head["id"] = parsed.id
+        return Answer(dumps({**head, **result}), JSON_TYPE)
+    outputs = {each.name: each for each in to_outputs(result, inner.signature.outputs)}
+    chosen = list(outputs.values())
+    if parsed.outputs is not None:
+        missing = [each.name for each in parsed.outputs if each.name not in outputs]
+        if missing:
+            raise InvalidRequest(f"the model has no output {missing[0]!r}; it has {', '.join(map(repr, outputs))}")
+        chosen = [outputs[each.name] for each in parsed.outputs]
+    asked = {each.name: each for each in parsed.outputs or ()}
+    body, json_size = build_response(
+        call.name,
+        [
+            to_output(each.name, each.datatype, each.array, binary=parsed.wants_binary(asked.get(each.name)))
+            for each in chosen
+        ],
+        model_version=call.version,
+        request_id=parsed.id,
+    )
+    return Answer(body, JSON_TYPE if json_size is None else BINARY_TYPE, json_size=json_size)
