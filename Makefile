@@ -75,12 +75,12 @@ $(UV): | $(BIN)/python
 
 $(INSTALLED): pyproject.toml constraints.txt | $(UV)
 	@echo "==> packages of pyproject.toml at the versions of constraints.txt (a minute or two the first time)"
-	@$(UV) pip install --quiet --python $(BIN)/python -e . --group test --group check -c constraints.txt
+	@$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python -e . --group test --group check -c constraints.txt
 	@command -v pdftoppm > /dev/null || .ci/install-poppler
 	@touch $@
 
 .venvs/%/.installed: tests/clients/%.txt | $(UV)
 	@echo "==> the $* client in .venvs/$*"
 	@test -x .venvs/$*/bin/python || $(UV) venv --quiet --python $(BIN)/python .venvs/$*
-	@$(UV) pip install --quiet --python .venvs/$*/bin/python -r tests/clients/$*.txt
+	@$(UV) pip install --quiet --compile-bytecode --python .venvs/$*/bin/python -r tests/clients/$*.txt
 	@touch $@

@@ -94,8 +94,7 @@ async def _watch_loop(app: web.Application) -> AsyncIterator[None]:
 
 def _metrics_route(registry: Registry, metrics: Metrics) -> web.RouteDef:
     async def scrape(request: Request) -> web.Response:
-        make_text, content_type = metrics.scrape(registry.all(), request.headers.get("Accept", ""))
-        body = await asyncio.to_thread(make_text)
+        body, content_type = await metrics.scrape(registry.all(), request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     return web.get("/metrics", scrape)

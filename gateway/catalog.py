@@ -152,6 +152,8 @@ class Catalog:
 
     async def _roll(self, slot: Slot, candidate: ModelVersion, why: str) -> None:
         await candidate.load()
+        if candidate.state is not ModelState.READY:
+            self._resources.metrics.rolled(candidate.name, "failed")
         while candidate.state is not ModelState.READY:
             log.error(
                 "%s: the new version %s does not become ready, %s goes on serving: %s",
@@ -168,6 +170,7 @@ class Catalog:
     def _swap(self, slot: Slot, candidate: ModelVersion, why: str) -> None:
         old, slot.version, slot.candidate, slot.roll = slot.version, candidate, None, None
         self._registry.serve(candidate)
+        self._resources.metrics.rolled(candidate.name, "swapped")
         log.info(
             "%s is now served by version %s, before by %s: %s", candidate.name, candidate.version, old.version, why
         )

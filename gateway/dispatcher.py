@@ -179,6 +179,7 @@ class Dispatcher:
         worker.answered += 1
         if not pending.answer.done():
             if isinstance(message, InferReply):
+                message.queue_ns = max(int((pending.sent - pending.request.received) * 1e9), 0)
                 pending.answer.set_result((message, body))
             elif isinstance(message, ErrorReply):
                 pending.answer.set_exception(from_wire(message.code, message.message, message.retry_after))

@@ -58,7 +58,8 @@ def kit_store(state_dir: Path) -> Store:
 class Environments:
     """Finds or makes the environment of each model. One per gateway; `close` it at the end.
 
-    `report` gets one line per step. `tail` gets uv's output as it comes, masked; `uv` replaces the installed one.
+    `report` gets one line per step, `built` each build's result (built, failed) and its seconds.
+    `tail` gets uv's output as it comes, masked; `uv` replaces the installed one.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Environments:
         pythons: Sequence[Path] = (),
         build: Literal["on_start", "never"] = "on_start",
         report: Callable[[str], None],
+        built: Callable[[str, float], None] = lambda result, seconds: None,
         tail: Callable[[str], None] | None = None,
         uv: Uv | None = None,
     ) -> None:
@@ -75,6 +77,7 @@ class Environments:
         self._pythons = list(pythons)
         self._may_build = build == "on_start"
         self._report = report
+        self._built_one = built
         self._uv = uv or Uv(tail=tail)
         self._environments = environment_store(state_dir)
         self._kits = kit_store(state_dir)
@@ -142,11 +145,16 @@ class Environments:
             python = await find_python(spec.python, pythons=self._pythons, uv=self._uv)
             loop = asyncio.get_running_loop()
             began = loop.time()
-            finished = await self._environments.build(
-                spec.key,
-                lambda folder: build_environment(spec, python, folder, self._uv, self._report),
-                lambda: self._report(f"environment {spec.label}: another process is building it, waiting"),
-            )
+            try:
+                finished = await self._environments.build(
+                    spec.key,
+                    lambda folder: build_environment(spec, python, folder, self._uv, self._report),
+                    lambda: self._report(f"environment {spec.label}: another process is building it, waiting"),
+                )
+            except LoadError:
+                self._built_one("failed", loop.time() - began)
+                raise
+            self._built_one("built", loop.time() - began)
             self._report(f"environment {spec.label}: ready after {loop.time() - began:.1f} s")
             return finished
 

@@ -37,6 +37,7 @@ CLIENT_GONE = 499  # nobody reads it: it is for the counters
 
 STATUSES: dict[str, Statuses] = {
     "invalid_request": Statuses(400, "INVALID_ARGUMENT"),
+    "config": Statuses(400, "INVALID_ARGUMENT"),  # a reload, or a load's own keys
     "not_found": Statuses(404, "NOT_FOUND"),
     "too_large": Statuses(413, "RESOURCE_EXHAUSTED"),
     "unsupported_media_type": Statuses(415, "INVALID_ARGUMENT"),
@@ -44,7 +45,6 @@ STATUSES: dict[str, Statuses] = {
     "cancelled": Statuses(CLIENT_GONE, "CANCELLED"),
     "internal": Statuses(500, "INTERNAL"),
     "model_error": Statuses(500, "INTERNAL"),
-    "config": Statuses(500, "INTERNAL"),
     "wire": Statuses(500, "INTERNAL"),
     "not_supported": Statuses(501, "UNIMPLEMENTED"),
     "not_ready": Statuses(503, "UNAVAILABLE"),

@@ -70,8 +70,11 @@ class ModelVersion:
         self._dispatcher = Dispatcher(self.label, limit=entry.limits.queue, retry=entry.retry)
         self.stats = resources.metrics.model(self)
         self._loading: asyncio.Task[None] | None = None
+        self._unloading: asyncio.Task[None] | None = None
+        self._drain_until = float("inf")
         self._retry_timer: asyncio.TimerHandle | None = None
         self._failures = 0
+        self._load_started = 0.0
         self._traceback = ""
         self._artifact: Artifact | None = None
         self._first_ready: asyncio.Future[None] | None = None
@@ -173,13 +176,15 @@ class ModelVersion:
         return self._loading
 
     async def _load(self) -> None:
+        if self._unloading is not None and not self._unloading.done():
+            await asyncio.shield(self._unloading)
         if self.state is ModelState.READY:
             return
-        started = time.monotonic()
+        self._load_started = time.monotonic()
         self._cancel_retry()
-        await self._stop_replicas()
         self._move(ModelState.PREPARING)
         try:
+            await self._stop_replicas()
             plan = await self._prepare()
             async with self._admitted():
                 self._first_ready = asyncio.get_running_loop().create_future()
@@ -205,24 +210,20 @@ class ModelVersion:
             log.exception("loading %s failed in the gateway itself", self.label)
             await self._stop_replicas()
             self._fail(f"{type(error).__name__}: {error}")
-        else:
-            self.load_seconds = time.monotonic() - started
-            self._failures = 0
-            self._move(ModelState.READY)
 
     @asynccontextmanager
     async def _admitted(self) -> AsyncIterator[None]:
         """A place among the loads that run at once; in a group, room in its budget. Raises NoRoom."""
         group = self.group
         if group is None:
-            async with self._resources.loads:
+            async with self._resources.load_slot():
                 yield
             return
         async with group.loads:
             await group.admit(self, self.source)
             measured = 0
             try:
-                async with self._resources.loads:
+                async with self._resources.load_slot():
                     yield
                 await self._measure()
                 measured = max(self.memory_private, 1)
@@ -318,29 +319,41 @@ class ModelVersion:
         )
 
     async def unload(self, grace: float, reason: str = "unloaded") -> None:
-        """Answer what it has within `grace` seconds, then end the processes."""
+        """Answer what it has within `grace` seconds, then end the processes. Callers at once share one unload."""
+        self._drain_until = min(self._drain_until, time.monotonic() + grace)
+        if self._unloading is None or self._unloading.done():
+            self._unloading = asyncio.create_task(self._unload(reason), name=f"unload {self.label}")
+        await asyncio.shield(self._unloading)
+
+    async def _unload(self, reason: str) -> None:
         self._cancel_retry()
-        if self.state is ModelState.UNLOADED:
-            return
         if self._loading is not None and not self._loading.done():
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
-        self._move(ModelState.DRAINING, reason)
-        try:
-            async with timeout(grace):
-                await self._dispatcher.drained()
-        except asyncio.TimeoutError:
-            log.warning("%s: %d requests were not answered in time", self.label, self.queued + self.in_flight)
-        await self._measure()
-        measured = self.memory_private
-        await self._stop_replicas()
-        self._move(ModelState.UNLOADED, reason)
-        if self.group is not None:
-            self.group.left(self, self.source, measured)
+        if self.state is not ModelState.UNLOADED:
+            self._move(ModelState.DRAINING, reason)
+            await self._drain()
+            await self._measure()
+            measured = self.memory_private
+            await self._stop_replicas()
+            self._move(ModelState.UNLOADED, reason)
+            if self.group is not None:
+                self.group.left(self, self.source, measured)
+        self._drain_until = float("inf")
         if self.queued and self.lazy and not self.away and not self._resources.stopping:
             self.load()  # asked for again while it left
         else:
             self._dispatcher.fail_waiting(self._not_ready)
+
+    async def _drain(self) -> None:
+        """Until nothing waits or runs, or the grace is over; somebody in more of a hurry may shorten it."""
+        while (left := self._drain_until - time.monotonic()) > 0:
+            try:
+                async with timeout(min(left, 0.2)):
+                    return await self._dispatcher.drained()
+            except asyncio.TimeoutError:
+                continue
+        log.warning("%s: %d requests were not answered in time", self.label, self.queued + self.in_flight)
 
     async def _stop_replicas(self) -> None:
         """Processes first, then the hold on the artifact."""
@@ -365,6 +378,9 @@ class ModelVersion:
         self.example, self.python = ready.example, ready.python
         self.wants_headers, self.streams = ready.wants_headers, ready.streams
         if self._first_ready is not None and not self._first_ready.done():
+            self.load_seconds = time.monotonic() - self._load_started
+            self._failures = 0
+            self._move(ModelState.READY)
             self._first_ready.set_result(None)
 
     def replica_restarts(self, replica: Replica, reason: str, kind: str, delay: float) -> None:

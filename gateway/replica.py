@@ -26,6 +26,8 @@ from ..protocol.messages import (
     InferRequest,
     LoadFailedReply,
     ReadyReply,
+    StatsReply,
+    StatsRequest,
     StopRequest,
 )
 from ..workers.spec import WorkerSpec
@@ -100,6 +102,9 @@ class Replica:
         self.python = ""
         self.worker: WorkerProcess | None = None
         self.memory = self.baseline = Memory()
+        #: The model's own metrics as its worker told them last, in Prometheus' text format.
+        self.own_metrics = b""
+        self._asked: asyncio.Future[None] | None = None
         self._owner = owner
         self._dispatcher = dispatcher
         self._resources = resources
@@ -120,6 +125,11 @@ class Replica:
     @property
     def label(self) -> str:
         return f"{self.plan.label}#{self.index}" if self.index else self.plan.label
+
+    @property
+    def answers(self) -> bool:
+        """Whether a worker of it is ready and there."""
+        return self.state == "ready" and self.worker is not None
 
     @property
     def memory_limit(self) -> int:
@@ -190,6 +200,7 @@ class Replica:
             self._owner.replica_loading()
             ready = await self._wait_ready(worker)
             self.python = ready.python
+            link.credits = ready.credits or link.credits
             await self._warm(link, ready, worker)
             self._ready_at = time.monotonic()
             self.state = "ready"
@@ -209,6 +220,7 @@ class Replica:
             self._answered = link.answered
             self._dispatcher.detach(link, journal.begun(), why)
             self.worker = self._link = self._peer = self._journal = None
+            self._take_metrics(b"")
             journal.close()
             journal_path.unlink(missing_ok=True)
             output.close()
@@ -248,7 +260,7 @@ class Replica:
         if plan.warmup == "off" or not ready.example:
             return
         self._owner.replica_warming()
-        request = InferRequest(id=0, content_type="application/json")
+        request = InferRequest(id=0, content_type="application/json", probe=True)
         answer = asyncio.ensure_future(self._dispatcher.probe(link, request, ready.example))
         either: set[asyncio.Future[Any]] = {answer, worker.exited}
         await asyncio.wait(either, timeout=max(plan.timeout, 60), return_when=asyncio.FIRST_COMPLETED)
@@ -260,7 +272,8 @@ class Replica:
             problem = "its own input example was not answered in time"
         else:
             try:
-                answer.result()
+                reply, _ = answer.result()
+                link.credits = reply.credits or link.credits
             except ServingError as error:
                 problem = f"its own input example fails: {error.message}"
         if problem and plan.warmup == "fail":
@@ -285,6 +298,22 @@ class Replica:
             self._owner.replica_traceback(self, message.traceback.rstrip())
             if not self._first_word.done():
                 self._first_word.set_exception(LoadError(message.message))
+
+        elif isinstance(message, StatsReply):
+            self._take_metrics(message.metrics)
+
+    def ask_metrics(self) -> asyncio.Future[None]:
+        """Ask the worker for the model's own metrics; resolved when `own_metrics` is new, or the worker gone."""
+        if self._asked is None:
+            self._asked = asyncio.get_running_loop().create_future()
+            self._send(StatsRequest(), b"")
+        return self._asked
+
+    def _take_metrics(self, text: bytes) -> None:
+        self.own_metrics = text
+        if self._asked is not None and not self._asked.done():
+            self._asked.set_result(None)
+        self._asked = None
 
     # ---- the end of a worker --------------------------------------------------------------------
 

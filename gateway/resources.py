@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,9 @@ from .metrics import Metrics
 if TYPE_CHECKING:
     from .model import ModelVersion
     from .script_services import Script
+
+#: A load that waits for something (a network, a lock) must not hold up those that would be done by now.
+SLOT_SECONDS = 10.0
 
 
 @dataclass
@@ -35,10 +39,29 @@ class Resources:
     max_inflated: int
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     #: Loads that may run at once: a load is CPU work, and more of them than cores slow each other.
-    loads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(max(2, os.cpu_count() or 2)))
+    _loads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(max(2, os.cpu_count() or 2)))
     #: The server ends: nothing is loaded any more.
     stopping: bool = False
     #: The user's script that this gateway was started by; None for a gateway that was started by itself.
     script: Script | None = None
     #: Called after every change of state.
     on_change: Callable[[ModelVersion], None] = lambda version: None
+
+    @asynccontextmanager
+    async def load_slot(self) -> AsyncIterator[None]:
+        """A place among the loads that run at once; one that takes long gives its place to others and goes on."""
+        await self._loads.acquire()
+        released = False
+
+        def release() -> None:
+            nonlocal released
+            if not released:
+                released = True
+                self._loads.release()
+
+        timer = asyncio.get_running_loop().call_later(SLOT_SECONDS, release)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            release()

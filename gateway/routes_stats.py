@@ -70,7 +70,7 @@ def _of_version(version: ModelVersion) -> dict[str, Any]:
         "inference_stats": {
             "success": {"count": stats.succeeded, "ns": stats.total.total - stats.failed_ns},
             "fail": {"count": stats.failed, "ns": stats.failed_ns},
-            "queue": _duration(stats.queue),
+            "queue": {"count": stats.queue.count, "ns": stats.queue.total + stats.batch_wait.total},
             "compute_input": _duration(stats.decode),
             "compute_infer": _duration(stats.predict),
             "compute_output": _duration(stats.encode),

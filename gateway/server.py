@@ -125,6 +125,7 @@ async def _resources(settings: Settings, script: Script | None) -> AsyncIterator
             pythons=[Path(python) for python in server.pythons],
             build=server.environments.build,
             report=lambda line: log.info("%s", line),
+            built=metrics.environment_built,
         ),
         fetcher=fetcher,
         artifacts=ArtifactStore(state_dir, server.artifact_cache, fetcher, lambda line: log.info("%s", line)),
@@ -132,6 +133,7 @@ async def _resources(settings: Settings, script: Script | None) -> AsyncIterator
         max_inflated=server.max_body * INFLATE_FACTOR,
         script=script,
     )
+    metrics.fork_servers = resources.fork_servers.running
     if script is not None:
         resources.fork_servers.adopt(script.environment, script.descriptor)
     try:

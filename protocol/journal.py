@@ -44,8 +44,12 @@ class Journal:
             self._next = (self._next + 1) % SLOTS
 
     def begun(self) -> Dict[int, float]:
-        """The numbers of the last SLOTS requests that were begun, and when: seconds of CLOCK_MONOTONIC."""
-        return {number: at / 1e9 for number, at in _SLOT.iter_unpack(self._page[:]) if number}
+        """The numbers of the last SLOTS requests that were begun, and when last: seconds of CLOCK_MONOTONIC."""
+        found: Dict[int, int] = {}
+        for number, at in _SLOT.iter_unpack(self._page[:]):
+            if number and at > found.get(number, 0):
+                found[number] = at
+        return {number: at / 1e9 for number, at in found.items()}
 
     def close(self) -> None:
         self._page.close()

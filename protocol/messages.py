@@ -43,6 +43,7 @@ class InferRequest(Message):
     accept_encoding: str = ""
     trace_parent: str = ""
     alone: bool = False  # retried after a worker's death: never in a batch with others
+    probe: bool = False  # the model's own input example, before anyone else's: the warm-up
 
 
 @dataclass
@@ -82,6 +83,7 @@ class ReadyReply(Message):
     load_ns: int = 0
     wants_headers: bool = False
     streams: bool = False
+    credits: int = 0  # requests that the worker wants to hold at once; 0: the gateway's default
 
 
 @dataclass
@@ -112,6 +114,9 @@ class InferReply(Message):
     encode_ns: int = 0
     rows: int = 1
     batch: int = 1  # requests predicted together with this one
+    credits: int = 0  # as in ReadyReply, where the warm-up showed more; 0: as before
+
+    queue_ns = 0  # never on the wire: the gateway notes how long the request waited there
 
 
 @dataclass

@@ -82,9 +82,10 @@ def _gateways_of(factory: pytest.TempPathFactory) -> Iterator[Callable[..., Gate
 
 @pytest.fixture(scope="session")
 def shared_gateway(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """One warm gateway that serves the well-behaved fixture models; for tests that break nothing."""
+    """One warm gateway, with gRPC, that serves the well-behaved fixture models; for tests that break nothing."""
     entries = [{"name": name, "uri": str(models / name)} for name in SHARED]
-    with _running({"models": entries}, tmp_path_factory.mktemp("shared_gateway")) as running:
+    config = {"server": {"grpc_port": 0}, "models": entries}
+    with _running(config, tmp_path_factory.mktemp("shared_gateway")) as running:
         running.wait_ready()
         yield running
 

@@ -32,7 +32,10 @@ STATUS_OF_CODE: Dict[str, int] = {
     "worker_lost": 503,
     "deadline_exceeded": 504,
 }
-_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+#: Without orjson's own support for numpy, which writes NaT as a date.
+_OPTIONS = orjson.OPT_NON_STR_KEYS
+#: Not in every model's orjson.
+_FRAGMENT = getattr(orjson, "Fragment", None)
 
 
 def legacy_answer(result: Any, rows: int = 1) -> Answer:
@@ -67,7 +70,7 @@ def dumps(value: Any) -> bytes:
 def _status(given: Any) -> int:
     try:
         status = int(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         status = 0
     if not 200 <= status <= 599:
         raise ModelError(f"the service's statusCode must be an HTTP status from 200 to 599, not {str(given)[:40]!r}")
@@ -118,11 +121,19 @@ def _is_view(value: Any) -> bool:
 
 
 def _listed(value: Any) -> Any:
-    """Arrays, numpy scalars, Series and indexes that orjson cannot read in place."""
-    if getattr(getattr(value, "dtype", None), "kind", "") in "mM":
-        texts = value.astype(str)  # tolist() would give nanoseconds as numbers
-        plain = texts.tolist()
-        return _without_nat(plain)
+    """Arrays, numpy scalars, Series and indexes."""
+    dtype = getattr(value, "dtype", None)
+    kind = getattr(dtype, "kind", "")
+    if kind in "mM" and kind:
+        return _without_nat(value.astype(str).tolist())  # tolist() alone would give nanoseconds as numbers
+    if kind == "f" and _FRAGMENT is not None and hasattr(value, "ctypes") and value.dtype.isnative:
+        wide = value.astype("float32") if dtype.itemsize == 2 else value
+        if wide.ndim and wide.dtype.itemsize in (4, 8):
+            # With as few digits as the elements' own type needs: 0.1 and not 0.10000000149011612.
+            contiguous = wide if wide.flags.c_contiguous else wide.copy()
+            return _FRAGMENT(orjson.dumps(contiguous, option=orjson.OPT_SERIALIZE_NUMPY))
+    if kind == "f" and not getattr(value, "ndim", 1) and dtype.itemsize < 8:
+        return float(str(value))
     return value.tolist()
 
 

@@ -33,6 +33,7 @@ from ..protocol.messages import (
     StatsRequest,
     StopRequest,
 )
+from .model_metrics import model_metrics
 from .served import ServedModel
 from .spec import WorkerSpec
 
@@ -147,7 +148,7 @@ class Loop:
         elif isinstance(message, StopRequest):
             self._stopping = True
         elif isinstance(message, StatsRequest):
-            self._link.send(StatsReply(stats={"served": self._served}))
+            self._link.send(StatsReply(stats={"served": self._served}, metrics=model_metrics()))
 
     def _answer(self, request: InferRequest, body: Body) -> None:
         if self._dropped(request):

@@ -15,12 +15,12 @@ import orjson
 
 from ..protocol.errors import DeadlineExceeded, InvalidRequest, ModelError, ServingError
 from ..protocol.messages import InferRequest
-from ..protocol.v2 import BINARY_TYPE, JSON_TYPE, V2Request, build_response, parse_document, parse_request
+from ..protocol.v2 import BINARY_TYPE, JSON_TYPE, V2Request, build_response, load_json, parse_document, parse_request
 from .async_executor import AsyncExecutor
 from .dialects import LEGACY, v2_document
 from .images import ImageOptions, PixelBudget, open_image
 from .inflate import MIN_COMPRESSED, choose_encoding, compress, inflate
-from .kinds import V2, unify
+from .kinds import V2, is_json, unify
 from .legacy import dumps, legacy_answer
 from .model_inputs import schema_complaint
 from .model_outputs import to_outputs
@@ -73,14 +73,26 @@ class ServiceAdapter(ServedModel):
             if not self._own("predict_raw"):
                 return self.inner.decode(plain, inflated)
             return self._call(request, _v2_fields(parsed), parsed)
-        document = v2_document(plain, inflated)
+        document = self._document(plain, inflated)
         is_v2 = document is not None and "inputs" in document
         if not is_v2:
             request.kind = LEGACY
         fields = unify(plain, inflated, document, text_columns=self.inner.fields.text_columns).fields
-        if not self._own(self.service.handler_of(fields)):
+        self.service.name_upload(fields)
+        if not overrides(self.service, "predict") and not self._own(self.service.handler_of(fields)):
             return self.inner.decode(plain, inflated)
         return self._call(request, fields, parse_document(document) if is_v2 else None)
+
+    def _document(self, request: InferRequest, body: Body) -> Any:
+        """The JSON object of a body; None for an upload. A `predict` of the user's own takes any fields."""
+        if not overrides(self.service, "predict"):
+            return v2_document(request, body)
+        if not is_json(request.content_type, body):
+            return None
+        document = load_json(body)
+        if not isinstance(document, dict):
+            raise InvalidRequest("the body must be a JSON object")
+        return document
 
     def _own(self, handler: str) -> bool:
         return overrides(self.service, "predict") or overrides(self.service, handler)

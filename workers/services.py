@@ -116,9 +116,12 @@ class ModelhubModelService:
         if kind not in self.kinds and not overrides(self, name):
             taken = ", ".join(sorted(self.kinds - {RAW}))
             raise InvalidRequest(f"model {self.name} takes no requests of the kind {kind}: it takes {taken}")
-        if kind != RAW and kind in _UPLOADS and isinstance(request.get("data"), bytes):
-            request.setdefault(_UPLOADS[kind], request["data"])
         return name
+
+    def name_upload(self, request: Request) -> None:
+        """Uploaded bytes whose kind nothing tells are put under the field of what this service takes, too."""
+        if self.upload_kind in _UPLOADS and isinstance(request.get("data"), bytes) and kind_of(request) == RAW:
+            request[_UPLOADS[self.upload_kind]] = request["data"]
 
     def _by_default(self, kind: str, request: Request) -> Any:
         """What the model says to this request, converted to what its signature wants."""

@@ -68,7 +68,7 @@ class Gateway:
                 cwd=folder,
             )
         self.pid = self._process.pid
-        self.url = self.admin_url = ""
+        self.url = self.admin_url = self.grpc_url = ""
 
     # ---- waiting ---------------------------------------------------------------------------------
 
@@ -77,7 +77,7 @@ class Gateway:
         note = self.state_dir / "gateways" / f"{self.pid}.json"
         while not (place := _read(note)):
             self._pause(deadline, f"{note.name} does not appear in {note.parent}")
-        self.url, self.admin_url = place["url"], place["admin_url"]
+        self.url, self.admin_url, self.grpc_url = place["url"], place["admin_url"], place["grpc_url"]
         while self._status("/v2/health/live") != 200:
             self._pause(deadline, "the gateway is not live")
 

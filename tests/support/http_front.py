@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from modelhub.serving.config.server import ServerSettings
+from modelhub.serving.config.settings import ModelSettings
 from modelhub.serving.gateway.app import make_admin_app, make_app, make_runner
 from modelhub.serving.gateway.lifecycle import ModelState
 from modelhub.serving.gateway.metrics import Metrics
@@ -56,6 +57,8 @@ class Model:
         self.phase_seconds = 2.14
         self.wants_headers = False
         self.queued, self.in_flight = 3, 2
+        self.entry = ModelSettings(name=name, uri=self.uri)
+        self.replicas: list[Any] = []
         self.stats = Metrics().model(self)  # type: ignore[arg-type]
         self.described: dict[str, Any] = {"platform": "mlflow_sklearn", "inputs": [], "outputs": []}
         self.answering = answering

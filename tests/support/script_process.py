@@ -31,7 +31,7 @@ class ScriptProcess(Gateway):
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
-        line = ["sh", "-c", f"exec {command}"] if isinstance(command, str) else list(command)
+        line = ["bash", "-c", command] if isinstance(command, str) else list(command)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 guarded(line),

@@ -1,0 +1,238 @@
+"""Which requests are predicted together, and how their inputs are stacked and their results taken apart.
+
+While a prediction runs, requests wait in the worker; those of one `Call.group_key` are then stacked along
+the first axis and predicted in one call. `Batching` is the switch of one model:
+
+    enabled: true    always
+    enabled: false   never, and neither with max_size 1
+    neither          where it is safe: every input's first dimension is -1, AND the flavour is row-wise by
+                     construction (`row_wise.py`) or the model's own input example has shown it: its distinct
+                     rows, stacked in both orders, give what each gives by itself (`prove`, at the warm-up)
+
+A batch that comes back with another number of rows switches it off for good, an exception in a batch for
+a while (one client's bad row looks the same). Its requests are then run one by one by the loop.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
+
+from ..protocol.errors import InvalidRequest, ServingError
+from ..protocol.journal import SLOTS
+from .model_outputs import to_outputs
+from .row_wise import is_row_wise
+from .served import Call, ServedModel
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+
+MAX_SIZE = 64
+#: Kinds of requests whose result is not one row per row.
+_NEVER = frozenset({"stream", "generate"})
+#: Seconds without batches after an exception in one; doubles each time up to the second figure.
+_PAUSE, _LONGEST_PAUSE = 60.0, 3600.0
+#: Rows of the input example that are looked at.
+_PROOF_ROWS = 4
+#: How far floats may differ: relative to themselves, or to the largest of their array.
+_TOLERANCE = {"FP16": 1e-2, "BF16": 2e-2, "FP32": 1e-4, "FP64": 1e-6}
+
+
+class Batching:
+    """Whether one model's requests are batched, and why. Read and changed by whoever runs them."""
+
+    def __init__(self, model: ServedModel, settings: Optional[Dict[str, Any]] = None) -> None:
+        """`settings`: WorkerSpec's `batching`: enabled (true, false or None), max_size (rows), max_delay (seconds)."""
+        known = settings or {}
+        self.max_size = int(known.get("max_size") or MAX_SIZE)
+        self.max_delay = float(known.get("max_delay") or 0.0)
+        self.candidate = False  # the input example may still show that it is safe
+        self._on = False
+        self._pauses = 0
+        self._until = 0.0
+        wanted = known.get("enabled")
+        if wanted is False:
+            self.reason = "batching: {enabled: false}"
+        elif self.max_size < 2:
+            self.reason = "batching: {max_size: 1}"
+        elif wanted:
+            self._on, self.reason = True, "batching: {enabled: true}"
+        elif not _first_dimension_is_open(model):
+            self.reason = "its signature does not say that the first dimension of every input is variable"
+        elif is_row_wise(model):
+            self._on, self.reason = True, f"{model.platform} is row-wise"
+        else:
+            self.candidate = True
+            self.reason = "not shown to be safe: it needs an input example of two distinct rows, or enabled: true"
+
+    @property
+    def on(self) -> bool:
+        return self._on and (not self._until or time.monotonic() >= self._until)
+
+    def credits(self, concurrency: int) -> int:
+        """How many requests the worker wants to hold: the batches that run and the next. 0: the gateway's default."""
+        return min(2 * self.max_size * concurrency, SLOTS // 4) if self._on else 0
+
+    def state(self) -> Dict[str, Any]:
+        """For people: what a StatsReply says."""
+        return {"enabled": self.on, "reason": self.reason, "max_size": self.max_size, "max_delay": self.max_delay}
+
+    def takes(self, call: Call) -> bool:
+        """May this call share a prediction with others?"""
+        return (
+            not call.alone
+            and 0 < call.rows < self.max_size
+            and bool(call.inputs)
+            and call.kind not in _NEVER
+            and all(array.ndim and len(array) == call.rows for array in call.inputs.values())
+        )
+
+    def prove(self, model: ServedModel, call: Call) -> None:
+        """Switch it on if the input example, decoded, shows that it is safe. Calls `predict` a few times."""
+        self.candidate = False
+        try:
+            why_not = _difference(model, call)
+        except ServingError as error:
+            why_not = f"the input example's rows fail by themselves or stacked: {error.message[:200]}"
+        if why_not:
+            self.reason = why_not
+        else:
+            self._on, self.reason = True, "the input example's rows give the same stacked and by themselves"
+
+    def failed(self, requests: int, error: Exception) -> None:
+        """An exception in a batch. What is the client's mistake changes nothing."""
+        if isinstance(error, InvalidRequest):
+            return
+        pause = min(_PAUSE * 2**self._pauses, _LONGEST_PAUSE)
+        self._pauses += 1
+        self._until = time.monotonic() + pause
+        self.reason = f"off for {pause:g} s: a batch of {requests} requests raised {type(error.__cause__ or error).__name__}"
+        self._say()
+
+    def wrong_rows(self, rows: int) -> None:
+        """The result of a batch could not be taken apart."""
+        self._on = False
+        self.reason = f"off: for a batch of {rows} rows the model gave back another number of rows"
+        self._say()
+
+    def _say(self) -> None:
+        print(f"batching is {self.reason}; requests are run one by one", file=sys.stderr, flush=True)
+
+
+def stack(calls: Sequence[Call]) -> Call:
+    """One call for all of them; they are of one `group_key`."""
+    import numpy as np
+
+    first = calls[0]
+    columns = zip(*(call.inputs.values() for call in calls))
+    return Call(
+        first.kind,
+        {name: np.concatenate(arrays) for name, arrays in zip(first.inputs, columns)},
+        first.params,
+        None,
+        rows=sum(call.rows for call in calls),
+        name=first.name,
+        version=first.version,
+    )
+
+
+def split(result: Any, rows: Sequence[int], outputs: int = 0) -> Optional[List[Any]]:
+    """The result of a stacked call, taken apart into so many rows each; None where its rows are not theirs.
+
+    `outputs`: of the signature; a list of so many arrays is these outputs, as `model_outputs.py` has it.
+    """
+    if isinstance(result, dict):
+        return _split_members(list(result), list(result.values()), rows, dict)
+    if isinstance(result, tuple) or (isinstance(result, list) and _are_outputs(result, outputs)):
+        make = type(result) if type(result) in (tuple, list) else tuple
+        return _split_members(range(len(result)), result, rows, lambda pairs: make(value for _, value in pairs))
+    if isinstance(result, list):
+        length = len(result)
+    elif getattr(result, "ndim", 0) and hasattr(result, "__getitem__"):
+        length = result.shape[0]
+    else:
+        return None
+    if length != sum(rows):
+        return None
+    rowwise = getattr(result, "iloc", result)
+    found: List[Any] = []
+    start = 0
+    for count in rows:
+        found.append(rowwise[start : start + count])
+        start += count
+    return found
+
+
+def _are_outputs(result: List[Any], outputs: int) -> bool:
+    return len(result) == outputs > 1 and all(hasattr(each, "dtype") and getattr(each, "ndim", 0) for each in result)
+
+
+def _split_members(names: Sequence[Any], values: Sequence[Any], rows: Sequence[int], make: Any) -> Optional[List[Any]]:
+    parts: List[List[Any]] = []
+    for value in values:
+        part = None if isinstance(value, (dict, tuple)) else split(value, rows)
+        if part is None:
+            return None
+        parts.append(part)
+    return [make(zip(names, row)) for row in zip(*parts)] if parts else None
+
+
+def _first_dimension_is_open(model: ServedModel) -> bool:
+    inputs = model.signature.inputs
+    return bool(inputs) and all(each.shape[:1] == (-1,) for each in inputs)
+
+
+# ---- the proof -----------------------------------------------------------------------------------
+
+
+def _difference(model: ServedModel, call: Call) -> str:
+    """Why stacking the example's rows is not the same as predicting each; "" if it is. Raises ServingError."""
+    rows = _distinct_rows(call)
+    if len(rows) < 2:
+        return "the model has no input example of two distinct rows"
+    alone = [_outputs(model, model.predict(stack([row]))) for row in rows]
+    for order in (range(len(rows)), range(len(rows) - 1, -1, -1)):
+        parts = split(model.predict(stack([rows[at] for at in order])), [1] * len(rows), len(model.signature.outputs))
+        if parts is None:
+            return "the input example's rows, stacked, give another number of rows"
+        for at, part in zip(order, parts):
+            if not _same(alone[at], _outputs(model, part)):
+                return "the input example's rows give something else when they are stacked"
+    return ""
+
+
+def _distinct_rows(call: Call) -> List[Call]:
+    if not call.inputs or any(not array.ndim or len(array) != call.rows for array in call.inputs.values()):
+        return []
+    seen: Dict[bytes, Call] = {}
+    for at in range(min(call.rows, 16)):
+        inputs = {name: array[at : at + 1] for name, array in call.inputs.items()}
+        key = repr([array.tolist() for array in inputs.values()]).encode()
+        seen.setdefault(key, Call(call.kind, inputs, call.params, None, name=call.name, version=call.version))
+    return list(seen.values())[:_PROOF_ROWS]
+
+
+def _outputs(model: ServedModel, result: Any) -> List[Any]:
+    return [(each.name, each.datatype, each.array.copy()) for each in to_outputs(result, model.signature.outputs)]
+
+
+def _same(one: List[Any], other: List[Any]) -> bool:
+    if [(name, datatype) for name, datatype, _ in one] != [(name, datatype) for name, datatype, _ in other]:
+        return False
+    return all(_close(datatype, left, right) for (_, datatype, left), (_, _, right) in zip(one, other))
+
+
+def _close(datatype: str, left: Array, right: Array) -> bool:
+    import numpy as np
+
+    tolerance = _TOLERANCE.get(datatype)
+    if left.shape != right.shape:
+        return False
+    if tolerance is None or not left.size:
+        return bool((left == right).all())
+    finite = np.abs(left[np.isfinite(left)])
+    scale = float(finite.max()) if finite.size else 0.0
+    return bool(np.allclose(left, right, rtol=tolerance, atol=tolerance * scale, equal_nan=True))
