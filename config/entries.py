@@ -75,6 +75,9 @@ class ImageSettings(Section):
     layout: Literal["HWC", "CHW"] | None = None
     """Order of the array's axes: height, width, channels, or channels first."""
 
+    max_pixels: Annotated[int, Field(ge=1), NoBool] = 64_000_000
+    """An image, or a page of a PDF, with more pixels is refused before it is decoded; a request's together: 8 times."""
+
 
 def _pages(value: object) -> object:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -22,6 +22,7 @@ from .routes_models import ModelRoutes
 from .routes_openapi import OpenApiRoutes
 from .routes_repository import RepositoryRoutes
 from .routes_stats import StatsRoutes
+from .routes_stream import StreamRoutes
 from .routes_v2 import V2Routes
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def make_app(
 ) -> web.Application:
     """The application of the main port; with `control` the operators' routes are on it too."""
     app = _application(settings, metrics)
-    app.add_routes(V2Routes(registry, settings.max_body).table())
+    app.add_routes(V2Routes(registry, settings.max_body, control=control is not None).table())
+    app.add_routes(StreamRoutes(registry, settings.max_body).table())
     app.add_routes(ModelRoutes(registry, settings.max_body).table())
     app.add_routes(RepositoryRoutes(registry).table())
     app.add_routes(StatsRoutes(registry).table())

@@ -14,7 +14,6 @@ import socket
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +40,8 @@ output_log = logging.getLogger("modelhub.output")
 
 #: By the package's own path, links not resolved: in a checkout its folders are links.
 BOOTSTRAP = Path(os.path.abspath(serving.__file__)).parent / "workers" / "bootstrap.py"
+#: Seconds in which models that are prepared together say what they want imported: one start instead of several stops.
+GATHER = 0.05
 MAX_MESSAGE = 1 << 18  # as in workers/fork_server.py
 _TITLE_ROOM = "-" * 200
 
@@ -302,6 +303,12 @@ class ForkServers:
         self._cwd = cwd
         self._servers: dict[str, asyncio.Task[ForkServer]] = {}
         self._adopted: dict[str, ForkServerLink] = {}
+        self._wanted: dict[str, list[str]] = {}
+
+    def want(self, environment: Environment, modules: list[str]) -> None:
+        """A model of this environment is about to be loaded: a fork server that starts now imports these as well."""
+        wanted = self._wanted.setdefault(environment.key, [])
+        wanted.extend(name for name in modules if name not in wanted)
 
     def adopt(self, environment: Environment, descriptor: int) -> None:
         """Use a fork server that is there already, at the other end of this inherited SOCK_SEQPACKET socket."""
@@ -310,7 +317,7 @@ class ForkServers:
         link.attach(socket.socket(fileno=descriptor))
         self._adopted[environment.key] = link
 
-    async def get(self, environment: Environment, modules: Callable[[], list[str]]) -> ForkServerLink:
+    async def get(self, environment: Environment) -> ForkServerLink:
         """The living fork server of an environment; concurrent callers share one start. Raises LoadError."""
         adopted = self._adopted.get(environment.key)
         if adopted is not None:
@@ -321,14 +328,15 @@ class ForkServers:
         if task is not None and task.done() and (task.cancelled() or task.exception() or task.result().ended.is_set()):
             task = None
         if task is None:
-            task = asyncio.ensure_future(self._start(environment, modules()))
+            task = asyncio.ensure_future(self._start(environment))
             self._servers[environment.key] = task
         return await asyncio.shield(task)
 
-    async def _start(self, environment: Environment, modules: list[str]) -> ForkServer:
+    async def _start(self, environment: Environment) -> ForkServer:
+        await asyncio.sleep(GATHER)
         env = worker_environment(self._environ, shared=environment.key == "shared")
         server = ForkServer(environment, env, self._cwd)
-        await server.start(modules)
+        await server.start(self._wanted.get(environment.key, []))
         return server
 
     def running(self) -> list[ForkServer]:

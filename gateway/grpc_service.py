@@ -29,7 +29,7 @@ from .grpc_generated import open_inference_pb2 as pb
 from .model_config import model_config
 from .routes_repository import index_row
 from .routes_stats import statistics
-from .routes_v2 import EXTENSIONS
+from .routes_v2 import EXTENSIONS, REPOSITORY
 
 if TYPE_CHECKING:
     from .metrics import Metrics
@@ -75,7 +75,8 @@ class InferenceService:
         return pb.ServerReadyResponse(ready=self._registry.readiness().ready)
 
     async def server_metadata(self, request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(name="modelhub-serving", version=__version__, extensions=EXTENSIONS)
+        extensions = [*EXTENSIONS, REPOSITORY] if self._control is not None else EXTENSIONS
+        return pb.ServerMetadataResponse(name="modelhub-serving", version=__version__, extensions=extensions)
 
     async def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
         return pb.ModelReadyResponse(ready=self._find(request.name, request.version).ready)

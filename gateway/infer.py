@@ -138,6 +138,17 @@ def too_large(limit: int) -> TooLarge:
     return TooLarge(f"the request's body is larger than {format_size(limit)}, the limit of this server (max_body)")
 
 
+async def read_body(request: web.BaseRequest, limit: int, deadline: float) -> Body:
+    """The whole body, arrived or not. Raises TooLarge and DeadlineExceeded."""
+    payload = request.content
+    if not payload.is_eof():
+        return await _read(request, limit, deadline)
+    body = payload.read_nowait()
+    if len(body) > limit:
+        raise too_large(limit)
+    return body
+
+
 async def _read(request: web.BaseRequest, limit: int, deadline: float) -> Body:
     """A body that has not arrived yet. Raises TooLarge, at once where Content-Length says so, and DeadlineExceeded."""
     length = request.content_length

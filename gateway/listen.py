@@ -40,7 +40,9 @@ async def listening(
         note = Path(server.state_dir) / "gateways" / f"{os.getpid()}.json"
         note.parent.mkdir(parents=True, exist_ok=True)
         facts = {"pid": os.getpid(), "url": url, "admin_url": admin_url, "grpc_url": grpc_url, "started": time.time()}
-        note.write_text(json.dumps(facts), encoding="utf-8")
+        part = note.with_suffix(".part")
+        part.write_text(json.dumps(facts), encoding="utf-8")
+        part.replace(note)  # whole or not at all
         stack.callback(note.unlink, missing_ok=True)
         log.info("modelhub-serving %s listens on %s%s", __version__, url, f" and grpc://{grpc_url}" if grpc_url else "")
         if not server.is_loopback:

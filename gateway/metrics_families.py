@@ -201,10 +201,11 @@ class Scrape(Collector):
                 requests.add_metric([*sample.labels, route, str(status)], count)
             rows.add_metric(sample.labels, sample.rows)
             batches.add_metric(sample.labels, sample.batches)
-            sizes.add_metric(sample.labels, sample.batch_size.cumulative(), sample.batch_size.total)
             total.add_metric(sample.labels, sample.total.cumulative(), sample.total.seconds)
-            for phase, histogram in sample.phases.items():
-                phases.add_metric([*sample.labels, phase], histogram.cumulative(), histogram.seconds)
+            if sample.batches:
+                sizes.add_metric(sample.labels, sample.batch_size.cumulative(), sample.batch_size.total)
+                for phase, histogram in sample.phases.items():
+                    phases.add_metric([*sample.labels, phase], histogram.cumulative(), histogram.seconds)
             queued.add_metric(sample.labels, sample.queued)
             limit.add_metric(sample.labels, sample.queue_limit)
             flying.add_metric(sample.labels, sample.in_flight)

@@ -251,11 +251,13 @@ class ModelVersion:
         if entry.devices:
             reason = "it uses devices, and these cannot be shared with a forked process"
         start = "spawn" if reason else entry.start
+        modules = modules_for(mlmodel) if start == "fork" else []
+        resources.fork_servers.want(environment, modules)
         return ReplicaPlan(
             label=self.label,
             spec=self._spec(str(artifact.path)),
             environment=environment,
-            modules=modules_for(mlmodel) if start == "fork" else [],
+            modules=modules,
             start=start,
             start_reason=reason,
             env_names=entry.env,

@@ -190,7 +190,7 @@ class Replica:
         worker: WorkerProcess | None = None
         why = "ended"
         try:
-            server = await resources.fork_servers.get(plan.environment, lambda: plan.modules)
+            server = await resources.fork_servers.get(plan.environment)
             spec = self._spec(token, journal_path, cwd)
             worker = await server.fork(spec, output.write_fd, plan.start, plan.modules if plan.start == "fork" else [])
             self.worker = worker

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: What `GET /v2` lists: exactly what works.
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "statistics"]
+#: And this where models can be loaded and unloaded too.
+REPOSITORY = "model_repository"
 
 _MODEL = "/v2/models/{model}"
 _VERSION = "/v2/models/{model}/versions/{version}"
@@ -25,9 +27,11 @@ _VERSION = "/v2/models/{model}/versions/{version}"
 class V2Routes:
     """Handlers of the protocol's paths; `table` names them."""
 
-    def __init__(self, registry: Registry, max_body: int) -> None:
+    def __init__(self, registry: Registry, max_body: int, *, control: bool = False) -> None:
+        """`control`: loads and unloads are open on this port."""
         self._registry = registry
         self._max_body = max_body
+        self._extensions = [*EXTENSIONS, REPOSITORY] if control else EXTENSIONS
 
     def table(self) -> list[web.RouteDef]:
         """All routes, the hottest first: the router tries those of one prefix in this order."""
@@ -74,7 +78,7 @@ class V2Routes:
         return json_response({"ready": False, "live": False, "reasons": readiness.reasons}, 503)
 
     async def server(self, request: Request) -> web.Response:
-        return json_response({"name": "modelhub-serving", "version": __version__, "extensions": EXTENSIONS})
+        return json_response({"name": "modelhub-serving", "version": __version__, "extensions": self._extensions})
 
     def _find(self, request: Request) -> ModelVersion:
         match = request.match_info

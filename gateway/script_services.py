@@ -53,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     descriptor, parent = int(arguments[0]), int(arguments[1])
     os.set_inheritable(descriptor, False)
     process.die_with_parent(parent, signal.SIGTERM)
+    process.set_title("modelhub: gateway")
     given = json.load(sys.stdin)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     from ..config.load import load_mapping

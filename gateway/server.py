@@ -76,7 +76,7 @@ def _raise_descriptor_limit() -> None:
 
 async def _serve(settings: Settings, read_again: Callable[[], Settings] | None, script: Script | None) -> int:
     server = settings.server
-    stop = _stop_signals()
+    stop = StopSignals()
     async with AsyncExitStack() as stack:
         resources = await stack.enter_async_context(_resources(settings, script))
         registry = Registry(server.readiness, strict=server.readiness_strict)
@@ -92,21 +92,25 @@ async def _serve(settings: Settings, read_again: Callable[[], Settings] | None, 
             asyncio.create_task(_each_second(catalog, registry, book), name="each second"),
             asyncio.create_task(_reload_on_hangup(catalog), name="reload"),
         ]
-        await stop.wait()
+        await stop.asked.wait()
         for watcher in watchers:
             watcher.cancel()
-        await _drain(catalog, registry, server.shutdown_grace)
+        await _drain(catalog, registry, server.shutdown_grace, stop.hurry)
         await asyncio.to_thread(book.save)
     return 0
 
 
-def _stop_signals() -> asyncio.Event:
-    """Signals only set an event; the loop acts."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return stop
+class StopSignals:
+    """SIGTERM and SIGINT only set an event; the loop acts. A second one means: now."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.hurry = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        (self.hurry if self.asked.is_set() else self.asked).set()
 
 
 @asynccontextmanager
@@ -204,10 +208,17 @@ async def _reload_on_hangup(catalog: Catalog) -> None:
             continue  # said in the log; what was configured goes on
 
 
-async def _drain(catalog: Catalog, registry: Registry, grace: float) -> None:
+async def _drain(catalog: Catalog, registry: Registry, grace: float, hurry: asyncio.Event) -> None:
     """Not ready any more, no new loads; requests in flight are answered; then the workers end."""
     registry.draining = True
     log.info("stopping: requests in flight have %g s to end", grace)
     started = time.monotonic()
-    await catalog.close(grace)
+    closing = asyncio.create_task(catalog.close(grace))
+    hurried = asyncio.create_task(hurry.wait())
+    await asyncio.wait({closing, hurried}, return_when=asyncio.FIRST_COMPLETED)
+    if hurry.is_set():
+        log.warning("asked again: stopping now")
+        await catalog.close(0)
+    hurried.cancel()
+    await closing
     log.info("stopped after %.1f s", time.monotonic() - started)

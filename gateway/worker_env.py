@@ -55,6 +55,7 @@ ALWAYS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "PYTHONUNBUFFERED": "1",
+    "MODELHUB_WORKER": "1",  # a model may want to know that it is being served
     "MPLBACKEND": "Agg",
 }
 

@@ -109,7 +109,9 @@ class Batching:
         pause = min(_PAUSE * 2**self._pauses, _LONGEST_PAUSE)
         self._pauses += 1
         self._until = time.monotonic() + pause
-        self.reason = f"off for {pause:g} s: a batch of {requests} requests raised {type(error.__cause__ or error).__name__}"
+        self.reason = (
+            f"off for {pause:g} s: a batch of {requests} requests raised {type(error.__cause__ or error).__name__}"
+        )
         self._say()
 
     def wrong_rows(self, rows: int) -> None:

@@ -24,8 +24,9 @@ LEGACY = "legacy"
 def add_dialects(model: ServedModel) -> None:
     """Have this model understand all kinds of requests."""
     legacy = LegacyDialect()
+    infer = InferDialect(legacy)
     model.dialects.update(
-        infer=InferDialect(legacy), legacy=legacy, invocations=InvocationsDialect(), v1_predict=V1Dialect()
+        infer=infer, stream=infer, legacy=legacy, invocations=InvocationsDialect(), v1_predict=V1Dialect()
     )
 
 

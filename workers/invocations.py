@@ -15,7 +15,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Tuple
 
 import orjson
 
@@ -134,8 +134,8 @@ def _from_csv(model: ServedModel, content_type: str, body: Body) -> Any:
     if charset and charset.group(1).lower() not in ("utf-8", "utf8", "us-ascii"):
         raise UnsupportedMediaType(f"CSV must be UTF-8, not {charset.group(1)[:40]}")
     schema = _input_schema(model)
-    types = dict(zip(schema.input_names(), schema.pandas_types())) if schema is not None else None
     try:
+        types = dict(zip(schema.input_names(), schema.pandas_types())) if schema is not None else None
         return pd.read_csv(io.StringIO(bytes(body).decode("utf-8")), dtype=types)
     except UnicodeDecodeError:
         raise InvalidRequest("the CSV body is not UTF-8") from None
@@ -167,7 +167,7 @@ def _complaint(what: str, error: Exception) -> str:
 def _rows(data: Any) -> int:
     """How many rows this argument of predict has, for the counters."""
     if isinstance(data, dict):
-        lengths: List[int] = [len(each) for each in data.values() if hasattr(each, "__len__")]
-        return max(lengths, default=1) or 1
-    rows: Optional[int] = len(data) if hasattr(data, "__len__") and not isinstance(data, str) else None
-    return rows or 1
+        return max((_rows(each) for each in data.values()), default=1)
+    if isinstance(data, str) or not hasattr(data, "__len__") or getattr(data, "ndim", 1) == 0:
+        return 1
+    return len(data) or 1

@@ -122,7 +122,7 @@ def _is_view(value: Any) -> bool:
 
 def _listed(value: Any) -> Any:
     """Arrays, numpy scalars, Series and indexes."""
-    dtype = getattr(value, "dtype", None)
+    dtype: Any = getattr(value, "dtype", None)
     kind = getattr(dtype, "kind", "")
     if kind in "mM" and kind:
         return _without_nat(value.astype(str).tolist())  # tolist() alone would give nanoseconds as numbers

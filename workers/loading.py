@@ -76,12 +76,19 @@ def served_from(model: Any, path: str, spec: WorkerSpec) -> ServedModel:
         platform_from_mlmodel(mlmodel),
         max_inflated=spec.max_inflated,
         versions=library_versions(),
+        streams=_streams(mlmodel, model),
         image=spec.image,
         pdf=spec.pdf,
     )
     add_dialects(served)
     served.example = _checked_example(served, example_request(path, mlmodel, signature))
     return served
+
+
+def _streams(mlmodel: Dict[str, Any], model: Any) -> bool:
+    """Has the model a `predict_stream` of its own? Every pyfunc model has one that may only say that it cannot."""
+    flavour = (mlmodel.get("flavors") or {}).get("python_function") or {}
+    return bool(flavour.get("streamable")) and callable(getattr(model, "predict_stream", None))
 
 
 def read_mlmodel(path: str) -> Dict[str, Any]:

@@ -1,11 +1,16 @@
 """The request loop of a worker: load the model, say so, then receive, run, answer until told to stop.
 
+A turn takes all that has arrived, picks the oldest request and whatever can share its prediction
+(`batching.py`), runs them (`runner.py`), and sends their answers as one message. Nobody waits for a batch
+to fill: while one runs, the next one gathers.
+
 With one socket and `concurrency: 1` everything happens in the main thread: the socket is read between
 requests, because handing requests to a second thread would cost a switch of the interpreter lock each.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -14,12 +19,12 @@ import traceback
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import Any, Deque, List, Set, Tuple
+from typing import Any, Deque, List, Optional, Sequence, Set, Tuple
 
 import zmq
 
 from ..protocol.codec import Body, decode, encode
-from ..protocol.errors import DeadlineExceeded, ModelError, ServingError
+from ..protocol.errors import ServingError
 from ..protocol.journal import Journal
 from ..protocol.messages import (
     CancelRequest,
@@ -27,15 +32,17 @@ from ..protocol.messages import (
     InferReply,
     InferRequest,
     LoadFailedReply,
-    Message,
     ReadyReply,
     StatsReply,
     StatsRequest,
     StopRequest,
 )
+from .batching import Batching
 from .model_metrics import model_metrics
+from .runner import Held, Reply, Runner
 from .served import ServedModel
 from .spec import WorkerSpec
+from .streaming import is_stream, run_stream
 
 #: Bodies above this many bytes are borrowed by ZeroMQ instead of copied.
 BORROW_ABOVE = 65536
@@ -53,23 +60,24 @@ def serve(spec: WorkerSpec) -> int:
         except Exception as error:
             trace = traceback.format_exc()
             message = error.message if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"
-            link.send(LoadFailedReply(message=message[:4000], traceback=trace[-20000:]))
+            link.send([(LoadFailedReply(message=message[:4000], traceback=trace[-20000:]), b"")])
             return 1
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        link.send(
-            ReadyReply(
-                pid=os.getpid(),
-                python=sys.version.split()[0],
-                versions=model.versions,
-                metadata=model.metadata,
-                example=model.example,
-                load_ns=time.monotonic_ns() - started,
-                wants_headers=model.wants_headers,
-                streams=model.streams,
-            )
+        batching = Batching(model, spec.batching)
+        ready = ReadyReply(
+            pid=os.getpid(),
+            python=sys.version.split()[0],
+            versions=model.versions,
+            metadata=model.metadata,
+            example=model.example,
+            load_ns=time.monotonic_ns() - started,
+            wants_headers=model.wants_headers,
+            streams=model.streams,
+            credits=batching.credits(spec.concurrency),
         )
-        loop = Loop(spec, link, model) if spec.concurrency == 1 else ThreadedLoop(spec, link, model)
-        loop.run()
+        link.send([(ready, b"")])
+        kind = Loop if spec.concurrency == 1 else ThreadedLoop
+        kind(spec, link, model, batching).run()
         return 0
     finally:
         link.close()
@@ -86,10 +94,12 @@ class Link:
         self._socket.setsockopt(zmq.LINGER, 2000)
         self._socket.connect(spec.endpoint)
 
-    def receive(self, block: bool) -> List[Tuple[Any, Body]]:
-        """What has arrived; with `block`, at least one message."""
+    def receive(self, timeout: Optional[float]) -> List[Tuple[Any, Body]]:
+        """What has arrived, or arrives within `timeout` seconds; without a timeout, at least one message."""
         found: List[Tuple[Any, Body]] = []
-        flags = 0 if block else zmq.DONTWAIT
+        flags = zmq.DONTWAIT if timeout is not None else 0
+        if timeout:
+            self._socket.poll(math.ceil(timeout * 1000))
         try:
             while True:
                 frames: List[Body] = [self._socket.recv(flags)]
@@ -100,20 +110,20 @@ class Link:
         except zmq.Again:
             return found
 
-    def send(self, message: Message, body: Body = b"") -> None:
-        frames = encode([(message, body)])
-        if len(frames) == 1:
-            self._socket.send(frames[0])
-        else:
-            self._socket.send(frames[0], zmq.SNDMORE)
-            self._socket.send(frames[1], 0, len(frames[1]) < BORROW_ABOVE)
+    def send(self, replies: Sequence[Reply]) -> None:
+        """All of them as one message: a wake-up of the gateway costs more than the bytes."""
+        frames = encode(replies)
+        last = len(frames) - 1
+        for index, frame in enumerate(frames):
+            more = zmq.SNDMORE if index < last else 0
+            self._socket.send(frame, more, index == 0 or len(frame) < BORROW_ABOVE)
 
-    def wait(self, descriptor: int) -> None:
-        """Returns when a message has arrived, or `descriptor` can be read."""
+    def wait(self, descriptor: int, timeout: float) -> None:
+        """Returns when a message has arrived, `descriptor` can be read, or `timeout` seconds (0: none) are over."""
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         poller.register(descriptor, zmq.POLLIN)
-        poller.poll()
+        poller.poll(math.ceil(timeout * 1000) if timeout else None)
 
     def close(self) -> None:
         self._socket.close()
@@ -121,134 +131,219 @@ class Link:
 
 
 class Loop:
-    """Holds what has arrived and not been run yet; runs one request at a time."""
+    """Holds what has arrived and not been run yet; runs one request, or one batch, at a time."""
 
-    def __init__(self, spec: WorkerSpec, link: Link, model: ServedModel) -> None:
+    def __init__(self, spec: WorkerSpec, link: Link, model: ServedModel, batching: Optional[Batching] = None) -> None:
         self._link = link
+        self._batching = batching if batching is not None else Batching(model, spec.batching)
         self._model = model
+        self._runner = Runner(model, self._batching, spec.concurrency)
         self._journal = Journal(spec.journal)
-        self._held: Deque[Tuple[InferRequest, Body]] = deque()
+        self._held: Deque[Held] = deque()
+        self._replies: List[Reply] = []
         self._cancelled: Set[int] = set()
+        self._streaming: Set[int] = set()
         self._stopping = False
-        self._served = 0
+        self._delay = 0.0  # seconds that the next batch may still wait for more requests
 
     def run(self) -> None:
         while self._held or not self._stopping:
-            for message, body in self._link.receive(block=not self._held):
-                self._take(message, body)
-            if self._held:
-                self._answer(*self._held.popleft())
+            self._read(self._delay if self._held else None)
+            group = self._gather()
+            if group and is_stream(group[0]):
+                self._stream(group[0])
+            elif group:
+                replies, again = self._runner.run(group)
+                self._held.extendleft(reversed(again))
+                self._replies += replies
+            self._flush()
 
-    def _take(self, message: Any, body: Body) -> None:
-        if isinstance(message, InferRequest):
-            self._held.append((message, body))
-        elif isinstance(message, CancelRequest):
-            held = {request.id for request, _ in self._held}
-            self._cancelled.update(number for number in message.ids if number in held)
-        elif isinstance(message, StopRequest):
-            self._stopping = True
-        elif isinstance(message, StatsRequest):
-            self._link.send(StatsReply(stats={"served": self._served}, metrics=model_metrics()))
+    def _read(self, timeout: Optional[float]) -> int:
+        """Takes what has arrived; how many messages that were."""
+        arrived = self._link.receive(timeout)
+        for message, body in arrived:
+            if isinstance(message, InferRequest):
+                self._held.append(Held(message, body, time.monotonic_ns()))
+            elif isinstance(message, CancelRequest):
+                held = {each.request.id for each in self._held} | self._streaming
+                self._cancelled.update(number for number in message.ids if number in held)
+            elif isinstance(message, StopRequest):
+                self._stopping = True
+            elif isinstance(message, StatsRequest):
+                stats = {"served": self._runner.served, "batching": self._batching.state()}
+                self._replies.append((StatsReply(stats=stats, metrics=model_metrics()), b""))
 
-    def _answer(self, request: InferRequest, body: Body) -> None:
-        if self._dropped(request):
-            return
-        self._journal.begin((request.id,))
-        self._link.send(*self._outcome(request, body))
+    def _stream(self, held: Held) -> None:
+        """Chunks go out at once, and the socket is read between them: the client may have gone."""
+        number = held.request.id
 
-    def _dropped(self, request: InferRequest) -> bool:
-        """Whether nobody waits for it any more; the gateway gets its credit back all the same."""
-        if request.id not in self._cancelled:
+        def emit(chunk: Reply) -> None:
+            self._replies.append(chunk)
+            self._flush()
+            self._read(0.0)
+
+        self._streaming.add(number)
+        try:
+            end = run_stream(self._model, self._runner, held, emit, lambda: number in self._cancelled)
+        finally:
+            self._streaming.discard(number)
+            self._cancelled.discard(number)
+        self._replies.append(end)
+
+    def _flush(self) -> None:
+        if self._replies:
+            self._link.send(self._replies)
+            self._replies = []
+
+    def _gather(self) -> List[Held]:
+        """The oldest request that is still wanted, and those behind it that can share its prediction.
+
+        Empty where there is none, or where they may wait for more (`batching: {max_delay}`): then they stay held.
+        """
+        group: List[Held] = []
+        others: List[Held] = []
+        rows = self._pick(group, others, 0)
+        # Decoding took a while: what has arrived since comes along, as long as something has.
+        while 0 < rows < self._batching.max_size and self._read(0.0):
+            rows = self._pick(group, others, rows)
+        self._delay = self._time_left(group, rows)
+        if self._delay:
+            self._held.extendleft(reversed(others))
+            self._held.extendleft(reversed(group))
+            others, group = group, []
+        else:
+            self._held.extendleft(reversed(others))
+        again = [held.request.id for held in group if held.begun]
+        if again:  # their time counts from now
+            self._journal.begin(again)
+        for held in (*group, *others):
+            held.begun = True
+        return group
+
+    def _pick(self, group: List[Held], others: List[Held], rows: int) -> int:
+        """Moves what is held into the group or to the others; the group's rows, 0 where it is not to grow."""
+        batching = self._batching
+        while self._held:
+            held = self._held.popleft()
+            if not self._prepared(held):
+                continue
+            if not group:
+                group.append(held)
+                if held.call is None or not self._batches(held):
+                    return 0
+                rows = held.call.rows
+            elif (
+                held.call is not None
+                and rows + held.call.rows <= batching.max_size
+                and self._batches(held)
+                and held.group_key() == group[0].group_key()
+            ):
+                group.append(held)
+                rows += held.call.rows
+            else:
+                others.append(held)
+            if rows >= batching.max_size:
+                break
+        return rows
+
+    def _prepared(self, held: Held) -> bool:
+        """Decoded and still wanted; what is not is answered."""
+        if self._dropped(held):
             return False
-        self._cancelled.discard(request.id)
-        self._link.send(ErrorReply(request.id, "cancelled", "the client went away"))
+        if is_stream(held):
+            self._journal.begin((held.request.id,))
+        elif held.call is None:
+            self._journal.begin((held.request.id,))
+            failed = self._runner.decode(held)
+            if failed is not None:
+                self._replies.append(failed)
+                return False
         return True
 
-    def _outcome(self, request: InferRequest, body: Body) -> Tuple[Message, Body]:
-        """The answer to a request, whatever happens."""
-        try:
-            return self._run(request, body)
-        except ServingError as error:
-            if isinstance(error, ModelError):
-                _print_cause(error)
-            return self._failed(request, error)
-        except Exception as error:
-            traceback.print_exc()
-            message = f"the worker failed on this request: {type(error).__name__}: {error}"
-            return ErrorReply(request.id, ServingError.code, message), b""
+    def _batches(self, held: Held) -> bool:
+        return held.call is not None and not held.alone and self._batching.on and self._batching.takes(held.call)
 
-    def _failed(self, request: InferRequest, error: ServingError) -> Tuple[Message, Body]:
-        """A failure in the form of the request's dialect, or as data for the gateway."""
-        answer = self._model.failure(request, error)
-        if answer is None:
-            return ErrorReply(request.id, error.code, error.message, error.retry_after), b""
-        return InferReply(request.id, answer.status, answer.content_type), answer.body
+    def _time_left(self, group: List[Held], rows: int) -> float:
+        """Seconds that this group may wait for more."""
+        delay = self._batching.max_delay
+        if not delay or not group or self._stopping or rows >= self._batching.max_size or not self._batches(group[0]):
+            return 0.0
+        return max(delay - (time.monotonic_ns() - group[0].arrived) / 1e9, 0.0)
 
-    def _run(self, request: InferRequest, body: Body) -> Tuple[InferReply, Body]:
-        start = time.monotonic_ns()
-        if request.deadline and start > request.deadline * 1e9:
-            raise DeadlineExceeded("the deadline of this request passed before the worker began it")
-        model = self._model
-        call = model.decode(request, body)
-        decoded = time.monotonic_ns()
-        result = model.predict(call)
-        predicted = time.monotonic_ns()
-        answer = model.encode(call, result)
-        self._served += 1
-        return (
-            InferReply(
-                id=request.id,
-                status=answer.status,
-                content_type=answer.content_type,
-                content_encoding=answer.content_encoding,
-                json_size=answer.json_size,
-                decode_ns=decoded - start,
-                predict_ns=predicted - decoded,
-                encode_ns=time.monotonic_ns() - predicted,
-                rows=answer.rows,
-            ),
-            answer.body,
-        )
+    def _dropped(self, held: Held) -> bool:
+        """Whether nobody waits for it any more; the gateway gets its credit back all the same."""
+        number = held.request.id
+        if number not in self._cancelled:
+            return False
+        self._cancelled.discard(number)
+        self._replies.append((ErrorReply(number, "cancelled", "the client went away"), b""))
+        return True
 
 
 class ThreadedLoop(Loop):
     """`concurrency: n`: n threads predict; the main thread alone touches the socket and the journal."""
 
-    def __init__(self, spec: WorkerSpec, link: Link, model: ServedModel) -> None:
-        super().__init__(spec, link, model)
+    def __init__(self, spec: WorkerSpec, link: Link, model: ServedModel, batching: Optional[Batching] = None) -> None:
+        super().__init__(spec, link, model, batching)
         self._threads = ThreadPoolExecutor(spec.concurrency, thread_name_prefix="predict")
         self._free = spec.concurrency
         self._size = spec.concurrency
-        self._done: SimpleQueue[Tuple[Message, Body]] = SimpleQueue()
+        #: Replies, what is to be run again, and whether the thread is free again (not after a stream's chunk).
+        self._done: SimpleQueue[Tuple[List[Reply], List[Held], bool]] = SimpleQueue()
         self._wake, self._wake_end = os.pipe()
 
     def run(self) -> None:
         while self._free < self._size or self._held or not self._stopping:
-            self._link.wait(self._wake)
-            for message, body in self._link.receive(block=False):
-                self._take(message, body)
-            self._send_done()
+            self._link.wait(self._wake, self._delay if self._held and self._free else 0.0)
+            self._read(0.0)
+            self._collect()
             while self._held and self._free:
-                request, body = self._held.popleft()
-                if self._dropped(request):
-                    continue
-                self._journal.begin((request.id,))
+                group = self._gather()
+                if not group:
+                    break
                 self._free -= 1
-                self._threads.submit(self._predict, request, body)
+                if is_stream(group[0]):
+                    self._streaming.add(group[0].request.id)
+                self._threads.submit(self._run, group)
+            self._flush()
         self._threads.shutdown()
 
-    def _predict(self, request: InferRequest, body: Body) -> None:
-        self._done.put(self._outcome(request, body))
+    def _prepared(self, held: Held) -> bool:
+        """As ever; but what is not batched is decoded by the thread that predicts it."""
+        if self._batching.on:
+            return super()._prepared(held)
+        if self._dropped(held):
+            return False
+        if not held.begun:
+            self._journal.begin((held.request.id,))
+        return True
+
+    def _run(self, group: List[Held]) -> None:
+        if is_stream(group[0]):
+            number = group[0].request.id
+            end = run_stream(
+                self._model,
+                self._runner,
+                group[0],
+                lambda chunk: self._put([chunk], [], free=False),
+                lambda: number in self._cancelled,
+            )
+            self._put([end], [], free=True)
+        else:
+            self._put(*self._runner.run(group), free=True)
+
+    def _put(self, replies: List[Reply], again: List[Held], *, free: bool) -> None:
+        self._done.put((replies, again, free))
         os.write(self._wake_end, b".")
 
-    def _send_done(self) -> None:
+    def _collect(self) -> None:
         while not self._done.empty():
             os.read(self._wake, 1)
-            self._free += 1
-            self._link.send(*self._done.get())
-
-
-def _print_cause(error: ModelError) -> None:
-    """The model's own traceback, for the log only."""
-    cause = error.__cause__ or error
-    traceback.print_exception(type(cause), cause, cause.__traceback__)
+            replies, again, free = self._done.get()
+            if free:
+                self._free += 1
+                ended = {message.id for message, _ in replies if isinstance(message, (InferReply, ErrorReply))}
+                self._streaming -= ended
+                self._cancelled -= ended
+            self._replies += replies
+            self._held.extendleft(reversed(again))

@@ -64,6 +64,7 @@ _SCHEMA_ERRORS = (
     "Input schema validation failed",
 )
 _QUOTED = re.compile(r"(of (?:data )?)(['`]).*?\2 (with)", re.DOTALL)
+_VALUE = re.compile(r" for value `.*?`", re.DOTALL)
 _MESSAGE_LIMIT = 600
 
 
@@ -156,7 +157,8 @@ def schema_complaint(error: BaseException) -> str:
         return ""
     inner = error.__context__
     text = str(inner if type(inner).__name__ == "MlflowException" else error)
-    return _QUOTED.sub(r"\1\3", text.partition(", invalid elements")[0])[:_MESSAGE_LIMIT]
+    text = _VALUE.sub("", text.partition(", invalid elements")[0])
+    return _QUOTED.sub(r"\1\3", text)[:_MESSAGE_LIMIT]
 
 
 def cast_exactly(array: Array, dtype: str) -> Optional[Array]:

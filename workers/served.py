@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple, Union
 
 from ..protocol.errors import InvalidRequest, ModelError, NotSupported, ServingError
 from ..protocol.messages import InferRequest
@@ -27,6 +27,7 @@ from ..protocol.v2 import (
     did_you_mean,
     parse_request,
 )
+from .direct import direct_predict
 from .field_inputs import FieldInputs
 from .images import ImageOptions
 from .inflate import MIN_COMPRESSED, choose_encoding, compress, inflate
@@ -164,6 +165,7 @@ class ServedModel:
         self.adapter = InputAdapter(self.signature)
         #: The way of text, records, images and PDF into the model.
         self.fields = FieldInputs(self.signature, ImageOptions.from_spec(self.image), PdfOptions.from_spec(self.pdf))
+        self._direct = direct_predict(self.model, self.signature)
         #: V2 model metadata without name and versions.
         self.metadata = metadata_from_signature(self.signature, self.platform)
 
@@ -177,7 +179,10 @@ class ServedModel:
         MLflow's schema enforcement finds wrong is the client's mistake: InvalidRequest."""
         data = self.adapter.assemble(call.inputs) if call.inputs else call.data
         try:
-            result = self.model.predict(data, params=call.params) if call.params else self.model.predict(data)
+            if self._direct is not None and call.inputs and self._direct.accepts(call.inputs):
+                result = self._direct(data, call.params)
+            else:
+                result = self.model.predict(data, params=call.params) if call.params else self.model.predict(data)
             return list(result) if hasattr(result, "__next__") else result
         except ServingError:
             raise
@@ -186,6 +191,12 @@ class ServedModel:
             if complaint:
                 raise InvalidRequest(f"the request does not fit the model's signature: {complaint}") from error
             raise ModelError(f"{type(error).__name__}: {error}"[:MESSAGE_LIMIT]) from error
+
+    def stream(self, call: Call) -> Iterator[Any]:
+        """The model's result piece by piece; each piece is encoded like a result. Raises as `predict` does."""
+        from .streaming import model_items
+
+        return model_items(self, call)
 
     def encode(self, call: Call, result: Any) -> Answer:
         """The model's result to bytes for the client."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import inspect
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Union
 
 import orjson
 
@@ -29,6 +30,7 @@ from .served import MESSAGE_LIMIT, Answer, Call, ServedModel
 from .service_loading import served_by
 from .services import HANDLERS, ModelhubModelService, overrides
 from .spec import WorkerSpec
+from .streaming import STREAM, items_of
 from .tensors import to_array, to_output
 
 Body = Union[bytes, bytearray, memoryview]
@@ -54,23 +56,24 @@ class ServiceAdapter(ServedModel):
         self.service = service
         self.inner = inner
         self.wants_headers = True
-        self.streams = inner.streams or callable(getattr(service, "predict_stream", None))
+        self._own_stream = callable(getattr(service, "predict_stream", None))
+        self.streams = inner.streams or self._own_stream
         self.example = b"" if overrides(service, "predict") or overrides(service, "predict_raw") else inner.example
         self._predict: Callable[..., Any] = service.predict
-        self._takes_headers = _takes_headers(service.predict)
         self._plain = not any(overrides(service, name) for name in ("predict", *HANDLERS.values()))
 
     # ---- decode -------------------------------------------------------------------------------
 
     def decode(self, request: InferRequest, body: Body) -> Call:
         """The request's fields, or what the model is asked where no method of the service's own answers."""
-        if request.kind not in ("infer", "stream") or (self._plain and not self._narrow()):
+        own_stream = request.kind == STREAM and self._own_stream
+        if request.kind not in ("infer", STREAM) or (self._plain and not self._narrow() and not own_stream):
             return self.inner.decode(request, body)
         inflated = inflate(body, request.content_encoding, self.inner.max_inflated)
         plain = InferRequest(**{**request.__dict__, "content_encoding": ""})
         if request.json_size is not None:
             parsed = parse_request(inflated, request.json_size, self.metadata["inputs"])
-            if not self._own("predict_raw"):
+            if not (own_stream or self._own("predict_raw")):
                 return self.inner.decode(plain, inflated)
             return self._call(request, _v2_fields(parsed), parsed)
         document = self._document(plain, inflated)
@@ -79,7 +82,8 @@ class ServiceAdapter(ServedModel):
             request.kind = LEGACY
         fields = unify(plain, inflated, document, text_columns=self.inner.fields.text_columns).fields
         self.service.name_upload(fields)
-        if not overrides(self.service, "predict") and not self._own(self.service.handler_of(fields)):
+        everything = own_stream or overrides(self.service, "predict")
+        if not everything and not self._own(self.service.handler_of(fields)):
             return self.inner.decode(plain, inflated)
         return self._call(request, fields, parse_document(document) if is_v2 else None)
 
@@ -127,21 +131,28 @@ class ServiceAdapter(ServedModel):
         return self._ask(call) if isinstance(call, ServiceCall) else self.inner.predict(call)
 
     def _ask(self, call: ServiceCall) -> Any:
-        try:
-            given = (call.fields, call.headers) if self._takes_headers else (call.fields,)
-            result = self._predict(*given)
-            if inspect.isawaitable(result):
-                result = AsyncExecutor.run_async(_awaited, result, timeout=_seconds_left(call.deadline))
-            if hasattr(result, "__aiter__"):
-                result = AsyncExecutor.iterate(result)
+        with _as_model_errors(call.deadline):
+            result = self._result(self._predict, call)
             return list(result) if hasattr(result, "__next__") else result
-        except ServingError:
-            raise
-        except Exception as error:
-            if isinstance(error, TimeoutError) and call.deadline and time.monotonic() >= call.deadline:
-                raise DeadlineExceeded("the deadline of this request passed while the service ran it") from None
-            text = schema_complaint(error) or str(error)  # MLflow's own text quotes the client's data
-            raise ModelError(f"{type(error).__name__}: {text}"[:MESSAGE_LIMIT]) from error
+
+    def _result(self, method: Callable[..., Any], call: ServiceCall) -> Any:
+        """What a method of the service returns; an async one is waited for, an async generator made a plain one."""
+        given = (call.fields, call.headers) if _takes_headers(method) else (call.fields,)
+        result = method(*given)
+        if inspect.isawaitable(result):
+            result = AsyncExecutor.run_async(_awaited, result, timeout=_seconds_left(call.deadline))
+        return AsyncExecutor.iterate(result) if hasattr(result, "__aiter__") else result
+
+    def stream(self, call: Call) -> Iterator[Any]:
+        """The service's `predict_stream(request, headers)`, else what `predict` yields or returns."""
+        if not isinstance(call, ServiceCall):
+            return self.inner.stream(call)
+        own = self.service.predict_stream if self._own_stream else self._predict  # type: ignore[attr-defined]
+        return self._items(own, call)
+
+    def _items(self, method: Callable[..., Any], call: ServiceCall) -> Iterator[Any]:
+        with _as_model_errors(call.deadline):
+            yield from items_of(self._result(method, call))
 
     # ---- encode -------------------------------------------------------------------------------
 
@@ -197,6 +208,20 @@ def images_of(service: ModelhubModelService, request: Dict[str, Any]) -> List[An
         if name in request:
             found.extend(render(request[name], PdfOptions.from_spec(inner.pdf), budget))
     return found
+
+
+@contextmanager
+def _as_model_errors(deadline: float) -> Iterator[None]:
+    """Whatever the user's code raises becomes a leaf of ServingError."""
+    try:
+        yield
+    except ServingError:
+        raise
+    except Exception as error:
+        if isinstance(error, TimeoutError) and deadline and time.monotonic() >= deadline:
+            raise DeadlineExceeded("the deadline of this request passed while the service ran it") from None
+        text = schema_complaint(error) or str(error)  # MLflow's own text quotes the client's data
+        raise ModelError(f"{type(error).__name__}: {text}"[:MESSAGE_LIMIT]) from error
 
 
 async def _awaited(awaitable: Any) -> Any:

@@ -16,6 +16,7 @@ from ..protocol.errors import LoadError, ServingError
 from ..protocol.signature import Signature, signature_from_mlmodel
 from . import script
 from .async_executor import AsyncExecutor
+from .dialects import add_dialects
 from .loading import read_mlmodel, served_from
 from .local_model import ensure_local
 from .served import ServedModel
@@ -81,12 +82,20 @@ def _taking_text(model: Any, path: str) -> Any:
 def served_by(service: ModelhubModelService, spec: Optional[WorkerSpec]) -> ServedModel:
     """The service's loaded model with the ways in and out that it would have without a class around it."""
     model = _callable(service.loaded_model, service.model_type)
+    known = spec or WorkerSpec(service.name, service.version or "1", 0, 0, "", "", "", "", "")
     if service.model_path and os.path.isfile(os.path.join(service.model_path, "MLmodel")):
-        found = spec or WorkerSpec(service.name, service.version or "1", 0, 0, "", "", "", "", "")
-        return served_from(model, service.model_path, found)
-    served = ServedModel(model, service.name, service.version or "1", Signature(), "modelhub_service")
-    if spec is not None:
-        served.version, served.max_inflated = spec.version, spec.max_inflated
+        return served_from(model, service.model_path, known)
+    served = ServedModel(
+        model,
+        known.name,
+        known.version,
+        Signature(),
+        "modelhub_service",
+        max_inflated=known.max_inflated,
+        image=known.image,
+        pdf=known.pdf,
+    )
+    add_dialects(served)
     return served
 
 

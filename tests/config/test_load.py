@@ -134,7 +134,7 @@ def test_a_mistake_in_defaults_is_told_once(write: Write) -> None:
 
 def test_a_key_that_resembles_none_is_told_with_all_that_are_valid(write: Write) -> None:
     (told,) = problems(write("models:\n  - {name: a, uri: /a, image: {qqqq: 1}}\n"))
-    assert told == "models.yaml:2: models[0].image.qqqq: unknown key; valid here: dtype, layout, mode, size"
+    assert told == "models.yaml:2: models[0].image.qqqq: unknown key; valid here: dtype, layout, max_pixels, mode, size"
 
 
 @pytest.mark.parametrize(

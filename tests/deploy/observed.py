@@ -95,6 +95,8 @@ def traffic(gateway: Gateway) -> None:
     for name in (*LAZY, *LAZY):
         assert ask(gateway, name) == 200
     with ThreadPoolExecutor(12) as pool:
-        statuses = set(pool.map(lambda _: ask(gateway, "slow"), range(12)))
+        statuses = set(pool.map(lambda _: ask(gateway, "slow", tensor([[100.0, 100.0]])), range(12)))
     assert 429 in statuses, statuses
-    ask(gateway, "fragile")
+    assert ask(gateway, "fragile", tensor([[666.0, 0.0]])) == 503
+    gateway.wait_ready("fragile")
+    assert ask(gateway, "fragile") == 200

@@ -15,7 +15,8 @@ from modelhub.serving.gateway.lifecycle import ModelState
 from modelhub.serving.protocol.messages import InferReply, InferRequest
 
 INFER = "/v2/models/iris/infer"
-SERVER = f'{{"name":"modelhub-serving","version":"{__version__}","extensions":["binary_tensor_data"]}}'.encode()
+EXTENSIONS = b'["binary_tensor_data","model_configuration","statistics","model_repository"]'
+SERVER = f'{{"name":"modelhub-serving","version":"{__version__}","extensions":'.encode() + EXTENSIONS + b"}"
 
 
 # ---- server and models ---------------------------------------------------------------------------

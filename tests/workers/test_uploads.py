@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from io import BytesIO
 
 import aiohttp
@@ -87,7 +88,5 @@ def test_too_many_parts() -> None:
 
 @given(st.binary(max_size=400), st.integers(0, len(GOOD)))
 def test_anything_is_parsed_or_refused(noise: bytes, at: int) -> None:
-    try:
+    with suppress(InvalidRequest):
         assert parse_multipart(GOOD[:at] + noise + GOOD[at:], TYPE)
-    except InvalidRequest as error:
-        assert error.message

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m modelhub.serving.server",
-        description="Serve one MLflow model: that of --run, else of MODEL_URI, or of MODEL_NAME_REGISTRY and MODEL_VERSION.",
+        description="Serve one MLflow model: that of --run, of MODEL_URI, or of MODEL_NAME_REGISTRY and MODEL_VERSION.",
         allow_abbrev=False,
     )
     parser.add_argument("--model_name", "--model-name", help="the name in the routes (MODEL_NAME, default-model)")

@@ -1,0 +1,173 @@
+"""ModelServer in a script of its own: what is loaded where, who restarts whom, and what ends with what."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from processes import alive, survivors, until
+from script_process import ScriptProcess
+
+SCRIPT = """
+import os, sys
+from modelhub.serving import ModelhubModelService, ModelServer, ModelServiceGroup
+
+class Service(ModelhubModelService):
+    def load(self):
+        print(f"LOAD {self.name} {os.getpid()}", flush=True)
+        super().load()
+        self.ballast = bytearray(os.urandom(1 << 20) * 60)
+        self.loader = os.getpid()
+
+    def predict_text(self, request, headers=None):
+        if request["text"] == "exit":
+            os._exit(3)
+        return {"pid": os.getpid(), "loader": self.loader, "ballast": len(self.ballast), "env": sorted(os.environ),
+                "answer": self.loaded_model.predict(request["text"])}
+
+if __name__ == "__main__":
+    BEFORE
+    services = [Service(name, sys.argv[1]) for name in sys.argv[2:]]
+    START
+"""
+START = "[service.load() for service in services]; ModelServer().start(services)"
+
+Start = Callable[..., ScriptProcess]
+
+
+@pytest.fixture
+def start(models: Path, tmp_path: Path) -> Iterator[Start]:
+    """`start("a", "b", …)`: the script with these services, each the fixture model `echo`."""
+    with ExitStack() as stack:
+
+        def run(*names: str, before: str = "pass", then: str = START, model: str = "echo") -> ScriptProcess:
+            (tmp_path / "app.py").write_text(SCRIPT.replace("BEFORE", before).replace("START", then))
+            command = ["python", "app.py", str(models / model), *names]
+            running = ScriptProcess(command, tmp_path, env={"MLFLOW_TRACKING_PASSWORD": "hunter22", "OWN": "1"})
+            stack.callback(running.kill)
+            return running
+
+        yield run
+
+
+def ask(running: ScriptProcess, model: str, text: str = "x") -> Any:
+    answer = running.post(f"/v2/models/{model}/infer", {"text": text})
+    assert answer.status == 200, answer.body
+    return answer.json()["data"]
+
+
+def private(pid: int) -> int:
+    """Private bytes of a process."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_"))
+
+
+def test_what_is_loaded_is_loaded_once_and_held_once(start: Start) -> None:
+    running = start("a", "b")
+    running.wait_live()
+    running.wait_ready()
+    found = {name: ask(running, name) for name in ("a", "b")}
+    assert found["a"]["answer"] == "x"
+    assert running.log().count("LOAD a ") == running.log().count("LOAD b ") == 1
+    assert {each["loader"] for each in found.values()} == {running.pid}
+    assert len({running.pid, *(each["pid"] for each in found.values())}) == 3
+    for each in found.values():
+        assert each["ballast"] == 60 << 20
+        assert private(each["pid"]) < 40 << 20  # the 60 MiB of each service are the script's
+        assert "OWN" in each["env"]
+        assert "MLFLOW_TRACKING_PASSWORD" not in each["env"]
+    running.stop()
+
+
+def test_a_service_that_dies_is_forked_again_and_hurts_no_other(start: Start) -> None:
+    running = start("a", "b")
+    running.wait_live()
+    running.wait_ready()
+    other = ask(running, "b")["pid"]
+    assert running.post("/v2/models/a/infer", {"text": "exit"}).status == 503
+    assert ask(running, "a")["loader"] == running.pid
+    assert ask(running, "b")["pid"] == other
+    assert running.log().count("LOAD a ") == 1
+    running.stop()
+
+
+def test_a_script_with_threads_loads_afresh(start: Start) -> None:
+    before = "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()"
+    running = start("a", before=before)
+    running.wait_live()
+    running.wait_ready()
+    found = ask(running, "a")
+    assert found["loader"] == found["pid"] != running.pid
+    assert "1 more threads" in running.log()
+    assert private(running.pid) < private(found["pid"]) + (30 << 20)  # the script has dropped its own
+    running.stop()
+
+
+def test_start_loads_what_is_not_loaded_and_stops_with_a_message(start: Start) -> None:
+    running = start("a", then="ModelServer(services).start()")
+    running.wait_live()
+    running.wait_ready("a")
+    assert ask(running, "a")["loader"] == running.pid
+    running.stop()
+    failing = start("a", then="ModelServer(services).start()", model="nothing-there")
+    assert failing.code() == 1
+    assert "modelhub: model a could not be loaded: " in failing.log()
+    assert "Traceback" not in failing.log()
+
+
+def test_a_lazy_group_loads_in_its_worker(start: Start) -> None:
+    running = start("a", then="ModelServer(ModelServiceGroup(services, load='lazy')).start()")
+    running.wait_live()
+    assert "LOAD" not in running.log()
+    found = ask(running, "a")
+    assert found["loader"] == found["pid"] != running.pid
+    running.stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_are_passed_on(start: Start, number: int) -> None:
+    running = start("a")
+    running.wait_live()
+    running.wait_ready("a")
+    below = running.processes()
+    assert len(below) == 2  # gateway and worker
+    assert running.signal(number) == 0
+    assert not survivors(below, 5)
+
+
+def gateway_of(running: ScriptProcess) -> psutil.Process:
+    return next(each for each in running.processes() if "modelhub: gateway" in " ".join(each.cmdline()))
+
+
+def test_the_gateways_end_is_the_scripts(start: Start) -> None:
+    running = start("a")
+    running.wait_live()
+    running.wait_ready("a")
+    below = running.processes()
+    gateway_of(running).kill()
+    assert running.code() == 128 + signal.SIGKILL
+    assert not survivors(below, 5)
+
+
+def test_the_scripts_end_is_everyones(start: Start) -> None:
+    running = start("a")
+    running.wait_live()
+    running.wait_ready("a")
+    below = running.processes()
+    os.kill(running.pid, signal.SIGKILL)
+    until(lambda: not any(alive(each) for each in below), 10, "gateway and worker end with the script")
+
+
+def test_names_that_cannot_be_are_said(start: Start) -> None:
+    running = start("a", "a")
+    assert running.code() == 2
+    assert "two services are called 'a'" in running.log()
+    wrong = start("a b", then="ModelServer(services).start()")
+    assert wrong.code() == 2
+    assert "'a b' is not a name" in wrong.log()

@@ -1,0 +1,165 @@
+"""What happens to one request, or to a group that shares a prediction: decode, predict, encode, or an error.
+
+Called by the loops of `loop.py`, which decide what runs when; knows neither sockets nor the journal.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from typing import Any, List, Optional, Tuple
+
+from ..protocol.codec import Body
+from ..protocol.errors import DeadlineExceeded, ModelError, ServingError
+from ..protocol.messages import ErrorReply, InferReply, InferRequest, Message
+from .batching import Batching, split, stack
+from .served import Call, ServedModel
+
+Reply = Tuple[Message, Body]
+
+
+class Held:
+    """A request that the worker holds: as it came, and decoded once its turn is near."""
+
+    __slots__ = ("alone", "arrived", "begun", "body", "call", "decode_ns", "key", "request")
+
+    def __init__(self, request: InferRequest, body: Body, arrived: int) -> None:
+        self.request = request
+        self.body = body
+        self.arrived = arrived  # nanoseconds of CLOCK_MONOTONIC, as all here
+        self.call: Optional[Call] = None
+        self.decode_ns = 0
+        self.begun = False  # noted in the journal in an earlier turn
+        self.alone = False  # it was in a batch that failed
+        self.key: Any = None
+
+    def group_key(self) -> Any:
+        """Equal for requests that can share a prediction; of a decoded one."""
+        if self.key is None and self.call is not None:
+            self.key = self.call.group_key()
+        return self.key
+
+
+class Runner:
+    """Runs requests of one model. Its methods may be called by several threads."""
+
+    def __init__(self, model: ServedModel, batching: Batching, concurrency: int = 1) -> None:
+        self._model = model
+        self._batching = batching
+        self._concurrency = concurrency
+        self.served = 0
+
+    def decode(self, held: Held) -> Optional[Reply]:
+        """Makes `held.call`; or the answer to a request that cannot be decoded, or whose deadline has passed."""
+        start = time.monotonic_ns()
+        try:
+            if held.request.deadline and start > held.request.deadline * 1e9:
+                raise DeadlineExceeded("the deadline of this request passed before the worker began it")
+            held.call = self._model.decode(held.request, held.body)
+        except Exception as error:
+            return self.failure(held.request, error)
+        held.decode_ns = time.monotonic_ns() - start
+        return None
+
+    def run(self, group: List[Held]) -> Tuple[List[Reply], List[Held]]:
+        """The answers to a group, and those of it that have to be run again, each by itself."""
+        replies: List[Reply] = []
+        ready: List[Tuple[Held, Call]] = []
+        now = time.monotonic_ns()
+        for held in group:
+            if held.call is None:
+                failed = self.decode(held)
+                if failed is not None:
+                    replies.append(failed)
+            call = held.call
+            if call is not None and call.deadline and now > call.deadline * 1e9:
+                late = DeadlineExceeded("the deadline of this request passed before the model ran it")
+                replies.append(self.failure(held.request, late))
+            elif call is not None:
+                ready.append((held, call))
+        if len(ready) == 1:
+            replies.append(self._single(*ready[0]))
+        elif ready and not self._together(ready, replies):
+            for held, _ in ready:
+                held.alone = True
+            return replies, [held for held, _ in ready]
+        return replies, []
+
+    def failure(self, request: InferRequest, error: Exception) -> Reply:
+        """The answer to a request that failed, in the form of its dialect where that has one."""
+        if isinstance(error, ServingError):
+            if isinstance(error, ModelError):
+                _print_cause(error)
+            answer = self._model.failure(request, error)
+            if answer is not None:
+                return _reply(request, answer), answer.body
+            return ErrorReply(request.id, error.code, error.message, error.retry_after), b""
+        traceback.print_exception(type(error), error, error.__traceback__)
+        message = f"the worker failed on this request: {type(error).__name__}: {error}"
+        return ErrorReply(request.id, ServingError.code, message), b""
+
+    def _single(self, held: Held, call: Call) -> Reply:
+        """One request by itself. The warm-up's also shows whether requests may be batched."""
+        proof = stack([call]) if held.request.probe and self._batching.candidate and call.inputs else None
+        start = time.monotonic_ns()
+        try:
+            result = self._model.predict(call)
+            message, body = self._encoded(held, call, result, start, time.monotonic_ns(), 1)
+        except Exception as error:
+            return self.failure(held.request, error)
+        if proof is not None:
+            self._batching.prove(self._model, proof)
+            message.credits = self._batching.credits(self._concurrency)
+        return message, body
+
+    def _together(self, ready: List[Tuple[Held, Call]], replies: List[Reply]) -> bool:
+        """A batch; false, and nothing is answered, where it fails as a batch."""
+        rows = [call.rows for _, call in ready]
+        start = time.monotonic_ns()
+        try:
+            result = self._model.predict(stack([call for _, call in ready]))
+        except Exception as error:
+            self._batching.failed(len(ready), error)
+            return False
+        predicted = time.monotonic_ns()
+        parts = split(result, rows, len(self._model.signature.outputs))
+        if parts is None:
+            self._batching.wrong_rows(sum(rows))
+            return False
+        for (held, call), part in zip(ready, parts):
+            try:
+                replies.append(self._encoded(held, call, part, start, predicted, len(ready)))
+            except Exception as error:
+                replies.append(self.failure(held.request, error))
+        return True
+
+    def _encoded(
+        self, held: Held, call: Call, result: Any, start: int, predicted: int, batch: int
+    ) -> Tuple[InferReply, Body]:
+        began = time.monotonic_ns() if batch > 1 else predicted
+        answer = self._model.encode(call, result)
+        self.served += 1
+        reply = _reply(held.request, answer)
+        reply.decode_ns = held.decode_ns
+        reply.wait_ns = max(start - held.arrived - held.decode_ns, 0)
+        reply.predict_ns = predicted - start
+        reply.encode_ns = time.monotonic_ns() - began
+        reply.batch = batch
+        return reply, answer.body
+
+
+def _reply(request: InferRequest, answer: Any) -> InferReply:
+    return InferReply(
+        id=request.id,
+        status=answer.status,
+        content_type=answer.content_type,
+        content_encoding=answer.content_encoding,
+        json_size=answer.json_size,
+        rows=answer.rows,
+    )
+
+
+def _print_cause(error: ModelError) -> None:
+    """The model's own traceback, for the log only."""
+    cause = error.__cause__ or error
+    traceback.print_exception(type(cause), cause, cause.__traceback__)

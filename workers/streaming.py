@@ -1,0 +1,83 @@
+"""One request answered piece by piece: each item that the model or service yields is a ChunkReply.
+
+A stream comes from a service's `predict_stream`, from the model's own (a PythonModel may have one), or from a
+`predict` that returns a generator; anything else is a stream of one item. Called by the loops of `loop.py`
+in the place of a batch; the worker stops when the client goes (`cancelled`) or the deadline passes.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Callable, Iterable, Iterator
+
+from ..protocol.errors import Cancelled, DeadlineExceeded, InvalidRequest, ModelError, ServingError
+from ..protocol.messages import ChunkReply, InferReply
+from .model_inputs import schema_complaint
+from .runner import Held, Reply, Runner
+from .served import MESSAGE_LIMIT, Call, ServedModel
+
+#: Kind of such requests in an InferRequest.
+STREAM = "stream"
+
+
+def is_stream(held: Held) -> bool:
+    """Is this request to be answered piece by piece? Asked before it is decoded."""
+    return held.call is None and held.request.kind == STREAM
+
+
+def run_stream(
+    model: ServedModel, runner: Runner, held: Held, emit: Callable[[Reply], None], cancelled: Callable[[], bool]
+) -> Reply:
+    """Answer with chunks through `emit`; returns what ends the stream, an InferReply without a body or an error.
+
+    `cancelled` is asked after every chunk: whether nobody listens any more.
+    """
+    request = held.request
+    request.accept_encoding = ""  # events are text
+    failed = runner.decode(held)
+    if failed is not None or held.call is None:
+        return failed or runner.failure(request, ServingError("the request could not be decoded"))
+    call, start = held.call, time.monotonic_ns()
+    chunks = 0
+    try:
+        items = model.stream(call)
+        try:
+            for item in items:
+                answer = model.encode(call, item)
+                if answer.json_size is not None:
+                    raise InvalidRequest("binary outputs cannot be streamed: leave binary_data_output out")
+                emit((ChunkReply(request.id), answer.body))
+                chunks += 1
+                if cancelled():
+                    raise Cancelled("the client went away")
+                if call.deadline and time.monotonic() > call.deadline:
+                    raise DeadlineExceeded(f"the deadline of this request passed after {chunks} events")
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+    except Exception as error:
+        return runner.failure(request, error)
+    runner.served += 1
+    return InferReply(id=request.id, predict_ns=time.monotonic_ns() - start, rows=max(chunks, 1)), b""
+
+
+def model_items(model: ServedModel, call: Call) -> Iterator[Any]:
+    """What a model yields for a call. Raises ModelError and InvalidRequest while it is iterated."""
+    data = model.adapter.assemble(call.inputs) if call.inputs else call.data
+    params = {"params": call.params} if call.params else {}
+    ask = model.model.predict_stream if model.streams else model.model.predict
+    try:
+        yield from items_of(ask(data, **params))
+    except ServingError:
+        raise
+    except Exception as error:
+        complaint = schema_complaint(error)
+        if complaint:
+            raise InvalidRequest(f"the request does not fit the model's signature: {complaint}") from error
+        raise ModelError(f"{type(error).__name__}: {error}"[:MESSAGE_LIMIT]) from error
+
+
+def items_of(result: Any) -> Iterable[Any]:
+    """A generator's items as they come; anything else is one item."""
+    return result if hasattr(result, "__next__") else (result,)
