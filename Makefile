@@ -9,14 +9,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-CLIENTS := .venvs/tritonclient/.installed .venvs/kserve/.installed
+CLIENT_NAMES := $(basename $(notdir $(wildcard tests/clients/*.in)))
+CLIENTS := $(CLIENT_NAMES:%=.venvs/%/.installed)
 ABSENT := $(if $(wildcard bench/run.py),,bench) $(if $(wildcard tests/pythons),,test-pythons)
 UV := $(BIN)/uv
 COMPILE = $(UV) pip compile --universal --upgrade --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet
 ARGS ?=
 ONCE ?=
 
-.PHONY: help install check test test-clients test-pythons demo demo-models bench constraints clean
+.PHONY: help install check test test-clients test-pythons demo demo-models bench proto constraints clean
 
 help:  # the list that you are reading
 	@echo "usage: make TARGET"
@@ -34,7 +35,7 @@ check: $(INSTALLED)  ## lint, format, strict types, and which folder may import 
 test: $(INSTALLED) $(CLIENTS)  ## all tests, with real servers, workers and clients (ARGS="-k name" narrows them)
 	@echo "==> pytest"; $(BIN)/pytest --ignore=tests/pythons $(ARGS)
 
-test-clients: $(INSTALLED) $(CLIENTS)  ## only the unmodified tritonclient and kserve clients
+test-clients: $(INSTALLED) $(CLIENTS)  ## only the unmodified clients: tritonclient, kserve, perf_analyzer, schemathesis
 	@echo "==> pytest tests/clients"; $(BIN)/pytest tests/clients $(ARGS)
 
 test-pythons: $(INSTALLED)  ## models from other Pythons and old MLflow versions, side by side
@@ -49,10 +50,16 @@ demo-models: $(INSTALLED)  ## only the model folders that examples/models.yaml n
 bench: $(INSTALLED)  ## throughput and latency beside other servers
 	@$(BIN)/python bench/run.py $(ARGS)
 
+proto: $(UV)  ## regenerate gateway/grpc_generated from its .proto
+	@# An old generator on purpose: protobuf runs what an older version has generated, not what a newer one has.
+	@cd gateway/grpc_generated && $(abspath $(UV)) run --quiet --no-project --isolated --python $(abspath $(BIN)/python) \
+	    --with 'grpcio-tools==1.75.1' --with 'setuptools<81' \
+	    python -W ignore -m grpc_tools.protoc -I . --python_out=. --pyi_out=. open_inference.proto
+
 constraints: $(UV)  ## pin the newest versions: constraints.txt, tests/clients/*.txt
 	@echo "==> constraints.txt"
 	@$(COMPILE) pyproject.toml --group test --group check --python-version 3.10 --output-file constraints.txt
-	@for client in tritonclient kserve; do \
+	@for client in $(CLIENT_NAMES); do \
 	    echo "==> tests/clients/$$client.txt"; \
 	    $(COMPILE) tests/clients/$$client.in --python-version 3.11 --output-file tests/clients/$$client.txt; \
 	done
@@ -83,4 +90,5 @@ $(INSTALLED): pyproject.toml constraints.txt | $(UV)
 	@echo "==> the $* client in .venvs/$*"
 	@test -x .venvs/$*/bin/python || $(UV) venv --quiet --python $(BIN)/python .venvs/$*
 	@$(UV) pip install --quiet --compile-bytecode --python .venvs/$*/bin/python -r tests/clients/$*.txt
+	@test $* != perf_analyzer || .ci/install-libb64
 	@touch $@

@@ -102,7 +102,8 @@ def _ref(name: str) -> Json:
 
 
 _PARAMETERS: Json = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
-_SHAPE: Json = _list({"type": "integer", "minimum": 0, "maximum": 1 << 40})
+_SIZE: Json = {"type": "integer", "minimum": 0, "maximum": 1 << 40}
+_SHAPE: Json = _list(_SIZE)
 _REQUEST: Json = {
     "id": {"type": "string"},
     "parameters": _PARAMETERS,
@@ -232,9 +233,6 @@ def _tensors(rows: list[Json], *, data: bool) -> Json:
 def _tensor(row: Json, *, data: bool) -> Json:
     kind = DATATYPES[row["datatype"]]
     scalar = _SCALARS.get(kind.kind) or {"type": "integer", "minimum": kind.low, "maximum": kind.high}
-    shape = [
-        {"const": size} if size >= 0 else {"type": "integer", "minimum": 0, "maximum": 1 << 40} for size in row["shape"]
-    ]
     elements = {"type": "array", "items": {"anyOf": [scalar, {"type": "array"}]}, "description": "nested or flat"}
     # Inputs of another type are cast where that is exact; outputs may be more exact than the signature says.
     return {
@@ -242,11 +240,16 @@ def _tensor(row: Json, *, data: bool) -> Json:
         "required": ["name", "shape", "datatype", *(["data"] if data else [])],
         "properties": {
             "name": {"const": row["name"]},
-            "shape": {"type": "array", "prefixItems": shape, "minItems": len(shape), "maxItems": len(shape)}
-            if data
-            else _SHAPE,
+            "shape": _shape(row["shape"]) if data else _SHAPE,
             "datatype": {"const": row["datatype"]} if data else {"enum": list(DATATYPES)},
             "data": elements if data else {"type": "array"},
             "parameters": _PARAMETERS,
         },
     }
+
+
+def _shape(sizes: list[int]) -> Json:
+    found: Json = {"type": "array", "minItems": len(sizes), "maxItems": len(sizes)}
+    if sizes:
+        found["prefixItems"] = [_SIZE if size < 0 else {"const": size} for size in sizes]
+    return found

@@ -41,6 +41,17 @@ ERROR_CODES = {
     504: "DEADLINE_EXCEEDED",
 }
 
+
+def _mlflow_version() -> str:
+    try:
+        return metadata.version("mlflow")
+    except metadata.PackageNotFoundError:
+        return __version__
+
+
+#: Read from the disk once, when nothing is served yet.
+MLFLOW_VERSION = _mlflow_version()
+
 Find = Callable[[Request], "ModelVersion"]
 
 
@@ -50,10 +61,6 @@ class ModelRoutes:
     def __init__(self, registry: Registry, max_body: int) -> None:
         self._registry = registry
         self._max_body = max_body
-        try:
-            self._mlflow_version = metadata.version("mlflow")
-        except metadata.PackageNotFoundError:
-            self._mlflow_version = __version__
 
     def table(self) -> list[web.RouteDef]:
         invoke = self._invocations(self._named)
@@ -94,7 +101,7 @@ class ModelRoutes:
 
     async def version(self, request: Request) -> web.Response:
         """The version of the shared environment's MLflow; each model has its own environment's."""
-        return web.Response(body=self._mlflow_version.encode(), content_type=JSON)
+        return web.Response(body=MLFLOW_VERSION.encode(), content_type=JSON)
 
     async def models(self, request: Request) -> web.Response:
         return json_response({"models": self._registry.names()})

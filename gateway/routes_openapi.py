@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 #: The files of Swagger UI that the page needs, of the package that carries them.
 _FILES = ("swagger-ui-bundle.js", "swagger-ui-standalone-preset.js", "swagger-ui.css", "favicon-32x32.png")
-_PACKAGE = "flask_swagger_ui"
+#: Located, not imported: it would import a web framework.
+_PACKAGE = find_spec("flask_swagger_ui")
+_FOLDER = Path(_PACKAGE.origin).parent / "dist" if _PACKAGE is not None and _PACKAGE.origin else None
 
 _PAGE = b"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>modelhub-serving</title>
@@ -42,8 +44,6 @@ class OpenApiRoutes:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        spec = find_spec(_PACKAGE)  # located, not imported: it would import a web framework
-        self._folder = Path(spec.origin).parent / "dist" if spec is not None and spec.origin else None
 
     def table(self) -> list[web.RouteDef]:
         return [
@@ -76,9 +76,10 @@ class OpenApiRoutes:
     async def file(self, request: Request) -> web.FileResponse:
         return web.FileResponse(self._file(request.match_info["file"]), headers={"Cache-Control": "max-age=86400"})
 
-    def _file(self, name: str) -> Path:
+    @staticmethod
+    def _file(name: str) -> Path:
         if name not in _FILES:
             raise NotFound(f"there is no {name[:100]!r} below /docs")
-        if self._folder is None:
+        if _FOLDER is None:
             raise NotFound("the page needs the package flask-swagger-ui; /openapi.json is there without it")
-        return self._folder / name
+        return _FOLDER / name

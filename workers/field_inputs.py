@@ -230,8 +230,10 @@ class FieldInputs:
         if not self._fields:
             layout, dtype = options.layout or "HWC", options.dtype or "uint8"
             mode = options.mode or "RGB"
-            arrays = [images.to_array(images.convert(each, mode, options.size), dtype, layout) for each in opened]
-            return ModelInput(data=images.stack(arrays), rows=len(arrays))
+            array = images.stack(
+                images.to_array(images.convert(each, mode, options.size), dtype, layout) for each in opened
+            )
+            return ModelInput(data=array, rows=len(array))
         numeric = [each for each in self._fields if _is_numeric(each)]
         if len(numeric) > 1:
             deep = [each for each in numeric if len(each.shape) > 2]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Tuple
 
 from ..protocol.errors import InvalidRequest, TooLarge
 from .kinds import sniff
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 #: Pixels of one image: a photograph has 12 to 50 million.
 MAX_PIXELS = 64_000_000
-#: Pixels of all images of one request, as a multiple of that.
+#: Pixels of all images of one request, as a multiple of that. Not all of them are held at once.
 TOTAL_FACTOR = 8
+#: Bytes of the array that a request's images become.
+MAX_ARRAY_BYTES = 1 << 30
 
 _FORMATS = {
     "image/png": "PNG",
@@ -129,6 +131,7 @@ def to_array(image: Any, dtype: str, layout: str = "HWC", *, flat_grey: bool = F
 
     if image.mode not in _CHANNELS:
         image = _eight_bits(image).convert("RGB")
+    _check_array(image.width * image.height * _CHANNELS[image.mode] * np.dtype(dtype).itemsize)
     pixels = np.array(image, dtype="uint8")
     if pixels.ndim == 2 and not flat_grey:
         pixels = pixels[:, :, None]
@@ -148,17 +151,28 @@ def mode_of(channels: int) -> Optional[str]:
     return _MODES.get(channels)
 
 
-def stack(arrays: Sequence[Array]) -> Array:
-    """Images of one shape as a batch. Raises InvalidRequest for different ones."""
+def stack(arrays: Iterable[Array]) -> Array:
+    """Images of one shape as a batch. Raises InvalidRequest for different ones, TooLarge."""
     import numpy as np
 
-    shapes = {each.shape for each in arrays}
-    if len(shapes) > 1:
+    found: List[Array] = []
+    for each in arrays:
+        found.append(each)
+        _check_array(each.nbytes * len(found))
+    if len({each.shape for each in found}) > 1:
         raise InvalidRequest(
             "the images have different sizes: send images of one size, or set image: {size: [width, height]} "
             "in the model's configuration"
         )
-    return np.stack(arrays)
+    return np.stack(found)
+
+
+def _check_array(size: int) -> None:
+    if size > MAX_ARRAY_BYTES:
+        raise TooLarge(
+            f"the images make an array of more than {MAX_ARRAY_BYTES >> 20} MiB: send fewer or smaller ones, or set "
+            "image: {size: [width, height]} in the model's configuration"
+        )
 
 
 # ---- the decoder ---------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import sys
 from typing import Any, Dict, NamedTuple, Tuple
 from urllib.parse import unquote, urlsplit
 
-from ..protocol.errors import BY_CODE, ConfigError, LoadError, ServingError
+from ..protocol.errors import BY_CODE, ConfigError, LoadError, NotFound, ServingError
 from . import process
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
@@ -104,6 +104,8 @@ def _fetch(uri: str) -> LocalModel:
         raise type(error)(redactor.clean(error.message), retry_after=error.retry_after) from None
     except Exception as error:
         text = redactor.clean(f"{type(error).__name__}: {error}")
+        if model_source.is_missing(error):
+            raise NotFound(f"{uri} does not exist on {_server()}: {text}") from None
         raise LoadError(f"{uri} could not be read from {_server()}: {text}") from None
 
 

@@ -172,6 +172,7 @@ class Loop:
             elif isinstance(message, StatsRequest):
                 stats = {"served": self._runner.served, "batching": self._batching.state()}
                 self._replies.append((StatsReply(stats=stats, metrics=model_metrics()), b""))
+        return len(arrived)
 
     def _stream(self, held: Held) -> None:
         """Chunks go out at once, and the socket is read between them: the client may have gone."""

@@ -70,6 +70,8 @@ def to_outputs(result: Any, fields: Sequence[Field] = ()) -> List[ModelOutput]:
 
 def _named(result: Any, fields: List[Field]) -> List[Tuple[str, Any, Optional[Field]]]:
     result = _plain(result)
+    if len(fields) == 1 and _is_array(result) and result.dtype.names is None:
+        return [(fields[0].name, result, fields[0])]
     by_name = {each.name: each for each in fields}
     if _is_frame(result):
         return _columns(result, fields, by_name)
@@ -97,7 +99,7 @@ def _named(result: Any, fields: List[Field]) -> List[Tuple[str, Any, Optional[Fi
 
 def _plain(value: Any) -> Any:
     """Values of libraries that know a plainer form of themselves, as that."""
-    if value is None or isinstance(value, (str, bytes, int, float, list, tuple, dict)):
+    if value is None or _is_array(value) or isinstance(value, (str, bytes, int, float, list, tuple, dict)):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
@@ -112,6 +114,12 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "__next__") or isinstance(value, (set, frozenset, range)) or _is_view(value):
         return list(value)
     return value
+
+
+def _is_array(value: Any) -> bool:
+    """Exactly numpy's own array, asked without importing numpy."""
+    kind = type(value)
+    return kind.__name__ == "ndarray" and kind.__module__ == "numpy"
 
 
 def _is_view(value: Any) -> bool:
@@ -172,6 +180,8 @@ def _typed(value: Any) -> Tuple[str, Array]:
     """The V2 datatype of a value, and its array."""
     import numpy as np
 
+    if _is_array(value):
+        return _typed_array(value)
     if value is None:
         return "BYTES", object_array(["null"])
     if isinstance(value, dict):

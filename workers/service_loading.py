@@ -12,7 +12,7 @@ import os
 import sys
 from typing import Any, Callable, Dict, List, Optional
 
-from ..protocol.errors import LoadError, ServingError
+from ..protocol.errors import LoadError, NotSupported, ServingError
 from ..protocol.signature import Signature, signature_from_mlmodel
 from . import script
 from .async_executor import AsyncExecutor
@@ -196,7 +196,16 @@ class NativeModel:
         return self._call(_first_column(data) if self._as_list else data, **(params or {}))
 
 
+class NoModel:
+    """Stands where a service has loaded no model of its own and is asked for one."""
+
+    def predict(self, data: Any, params: Optional[Dict[str, Any]] = None) -> Any:
+        raise NotSupported("the service has loaded no model, and answers no requests of this kind itself")
+
+
 def _callable(model: Any, model_type: str) -> Any:
+    if model is None:
+        return NoModel()
     if model_type in ("transformer", "transformers") and callable(model):
         return NativeModel(model, as_list=True)
     if model_type == "sklearn":

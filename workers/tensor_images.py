@@ -9,6 +9,7 @@ What the shape leaves open is the entry's `image:`, else the image's own size, R
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any, Iterable, Optional, Tuple
 
@@ -54,12 +55,12 @@ class TensorImages:
 
     def array(self, opened: Iterable[Any]) -> Array:
         """PIL images as one array of the tensor's datatype; its shape may still not be the signature's."""
-        arrays = [self._one(each) for each in opened]
         if self._batch:
-            return stack(arrays)
-        if len(arrays) != 1:
-            raise InvalidRequest(f"the model takes one image at a time, and the request has {len(arrays)}")
-        return arrays[0]
+            return stack(self._one(each) for each in opened)
+        first, *more = itertools.islice(opened, 2)
+        if more:
+            raise InvalidRequest("the model takes one image at a time, and the request has several")
+        return self._one(first)
 
     def _one(self, image: Any) -> Array:
         mode = self._mode or "RGB"

@@ -109,6 +109,15 @@ def test_text_classifier(runs: Runs, fill: Fill, start: Start) -> None:
     running.wait_log("Processing text: Win money now")
 
 
+def test_a_run_that_does_not_exist_stops_the_script(fill: Fill, start: Start) -> None:
+    script = {"app.py": fill("text_classifier.py")}
+    running = start(f"python app.py --model_name spam --run runs:/{'0' * 32}/model", script, live=False)
+    assert running.code() == 1
+    last = running.log().splitlines()[-1]
+    assert "NotFound" in last
+    assert "0000/model does not exist on the tracking server" in last
+
+
 def test_document_processor(runs: Runs, fill: Fill, files: Any, start: Start) -> None:
     script = {"app.py": fill("document_processor.py")}
     running = start(f"python app.py --model_name documents --run {shlex.quote(runs['sizes'])}", script)

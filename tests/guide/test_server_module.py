@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -138,12 +139,13 @@ def test_a_missing_copilot_is_named(start: Callable[..., ScriptProcess]) -> None
 
 
 def test_install_names_extras_that_exist(fill: Fill) -> None:
-    import tomllib
-
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert command(fill("install_basic.sh")) == f"pip install {project['name']}"
-    assert command(fill("install_serving.sh")) == f'pip install "{project["name"]}[serving]"'
-    assert {"serving", "text-serving", "image-serving"} <= set(project["optional-dependencies"])
+    project = (ROOT / "pyproject.toml").read_text()
+    name = re.search(r'^name = "(.+)"$', project, re.MULTILINE)
+    assert name is not None
+    assert command(fill("install_basic.sh")) == f"pip install {name[1]}"
+    assert command(fill("install_serving.sh")) == f'pip install "{name[1]}[serving]"'
+    section = project.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    assert {"serving", "text-serving", "image-serving"} <= set(re.findall(r"^([a-z-]+) = \[", section, re.MULTILINE))
 
 
 def test_docker_build_finds_its_files(fill: Fill) -> None:

@@ -130,6 +130,25 @@ def test_a_lazy_group_loads_in_its_worker(start: Start) -> None:
     running.stop()
 
 
+def test_plain_entries_beside_services(start: Start, models: Path) -> None:
+    entry = {"name": "plain", "uri": str(models / "identity")}
+    running = start("a", then=f"ModelServer([*services, {entry!r}]).start()")
+    running.wait_live()
+    running.wait_ready()
+    assert running.get("/v2/models").json() == {"models": ["a", "plain"]}
+    answer = running.infer("plain", [{"name": "input-0", "shape": [1, 1], "datatype": "FP32", "data": [4]}])
+    assert answer.json()["outputs"][0]["data"] == [4.0]
+    assert ask(running, "a")["loader"] == running.pid
+    running.stop()
+
+
+def test_a_load_that_fails_stops_the_script_at_once(start: Start) -> None:
+    running = start("a", model="nothing-there")
+    assert running.code() == 1
+    assert "LoadError" in running.log().splitlines()[-1]
+    assert "nothing-there is no MLflow model" in running.log()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_are_passed_on(start: Start, number: int) -> None:
     running = start("a")

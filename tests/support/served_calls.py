@@ -33,3 +33,22 @@ def tensors(*specs: tuple[str, tuple[int, ...], str | None]) -> Any:
     from mlflow.types import Schema, TensorSpec
 
     return ModelSignature(Schema([TensorSpec(np.dtype(dtype), shape, name) for dtype, shape, name in specs]))
+
+
+def loaded_from(flavour: Any, model: Any, folder: Any, signature: Any) -> ServedModel:
+    """A model saved by its flavour of mlflow and loaded again."""
+    import warnings
+
+    from modelhub.serving.workers.loading import load
+    from modelhub.serving.workers.spec import WorkerSpec
+
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("ignore")
+        flavour.save_model(
+            model,
+            folder,
+            signature=signature,
+            serialization_format="cloudpickle",
+            pip_requirements=["mlflow"],
+        )
+        return load(WorkerSpec(folder.name, "3", 0, 0, "", "", str(folder), "", "/"))

@@ -22,6 +22,7 @@ from v2_client import tensor as v2
 
 from modelhub.serving.protocol.errors import InvalidRequest, ServingError, TooLarge
 from modelhub.serving.protocol.messages import InferRequest
+from modelhub.serving.workers import images
 from modelhub.serving.workers.images import (
     ImageOptions,
     PixelBudget,
@@ -269,6 +270,15 @@ def test_the_limits_come_from_the_configuration() -> None:
     status, answer = send(model, {"images": [encoded] * 13})
     assert status == 413
     assert "more than 2400 pixels together" in answer["message"]
+
+
+def test_what_images_become_is_limited_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_ARRAY_BYTES", 20 * 10 * 3 * 4 * 2)
+    model, _ = keeping(tensor("float32", -1, -1, -1, 3))
+    encoded = base64.b64encode(RED).decode()
+    assert send(model, {"images": [encoded] * 2})[0] == 200
+    assert send(model, {"images": [encoded] * 3})[0] == 413
+    assert send(model, image_file("PNG", (30, 30)), "image/png")[0] == 413
 
 
 def test_a_header_that_lies_about_the_size() -> None:

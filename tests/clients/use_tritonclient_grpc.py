@@ -1,0 +1,188 @@
+"""What an unmodified tritonclient gets over gRPC: `python use_tritonclient_grpc.py HOST:PORT` prints it as JSON.
+
+Runs in an environment of its own (tritonclient.txt), without pytest or anything of ours. Every function called
+`case_…` is a case: {"name": {"result": …}} or, when the client raised, {"name": {"status": …, "message": …}}.
+"""
+
+import asyncio
+import json
+import queue
+import sys
+
+import numpy as np
+import tritonclient.grpc.aio
+from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+URL = sys.argv[1]
+#: Extremes of every type, as the model `datatypes` names its tensors.
+EXTREMES = {
+    "BOOL": np.array([True, False, True]),
+    **{
+        kind.upper(): np.array([np.iinfo(kind).min, 1, np.iinfo(kind).max], dtype=kind)
+        for kind in ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
+    },
+    "FLOAT16": np.array([-65504, 0.5, 65504], dtype=np.float16),
+    "FLOAT32": np.array([np.finfo(np.float32).min, 0.1, np.finfo(np.float32).tiny], dtype=np.float32),
+    "FLOAT64": np.array([np.finfo(np.float64).min, 0.1, np.finfo(np.float64).tiny]),
+    "STR": np.array(["", "naïve ☃ 🎉", 'quote " and \\ and \n'], dtype=object),
+}
+
+
+def tensor(name, array, kind=InferInput):
+    made = kind(name, list(array.shape), np_to_triton_dtype(array.dtype))
+    made.set_data_from_numpy(array)
+    return made
+
+
+def plain(array):
+    return [value.decode() if isinstance(value, bytes) else value for value in array.reshape(-1).tolist()]
+
+
+def pair_inputs(right=3):
+    left = np.array([1, 2, 3], dtype=np.float32)
+    return [tensor("left", left), tensor("right", left[:right] * 10)]
+
+
+def pair(client, **options):
+    return client.infer("pair", pair_inputs(), **options)
+
+
+def case_live(client):
+    return client.is_server_live()
+
+
+def case_ready(client):
+    return client.is_server_ready()
+
+
+def case_model_ready(client):
+    return [client.is_model_ready("iris"), client.is_model_ready("iris", "1")]
+
+
+def case_server_metadata(client):
+    return client.get_server_metadata(as_json=True)
+
+
+def case_model_metadata(client):
+    return client.get_model_metadata("pair", as_json=True)
+
+
+def case_model_config(client):
+    return client.get_model_config("iris", as_json=True)
+
+
+def case_repository_index(client):
+    return sorted(row["name"] for row in client.get_model_repository_index(as_json=True)["models"])
+
+
+def case_statistics(client):
+    pair(client)
+    [row] = client.get_inference_statistics("pair", as_json=True)["model_stats"]
+    return [row["name"], int(row["inference_stats"]["success"]["count"]) > 0]
+
+
+def case_id_and_outputs(client):
+    result = pair(client, request_id="request 7", outputs=[InferRequestedOutput("difference")])
+    answer = result.get_response()
+    return [
+        answer.id,
+        answer.model_name,
+        [output.name for output in answer.outputs],
+        plain(result.as_numpy("difference")),
+    ]
+
+
+def case_parameters(client):
+    inputs = [tensor("value", np.array([1.5, 2.0]))]
+    result = client.infer("params", inputs, parameters={"factor": 2.0, "offset": 1, "suffix": "!"})
+    return [plain(result.as_numpy("value")), plain(result.as_numpy("label"))]
+
+
+def case_every_datatype(client):
+    """The names whose values came back changed."""
+    result = client.infer("datatypes", [tensor(name, array) for name, array in EXTREMES.items()])
+    return [name for name, array in EXTREMES.items() if plain(result.as_numpy(name)) != plain(array)]
+
+
+def case_compression(client):
+    return [plain(pair(client, compression_algorithm=each).as_numpy("sum")) for each in ("gzip", "deflate")]
+
+
+def case_priority_and_timeout(client):
+    return plain(pair(client, priority=1, timeout=20_000_000, client_timeout=20).as_numpy("sum"))
+
+
+def case_large_tensor(client):
+    array = np.random.default_rng(0).random((2000, 1000), dtype=np.float32)
+    result = client.infer("identity", [tensor("input-0", array)])
+    return bool((result.as_numpy(result.get_response().outputs[0].name) == array).all())
+
+
+def case_asynchronous(client):
+    done = queue.Queue()
+    for _ in range(32):
+        client.async_infer("pair", pair_inputs(), lambda result, error: done.put((result, error)))
+    answers = [done.get(timeout=20) for _ in range(32)]
+    return [all(error is None for _, error in answers), plain(answers[0][0].as_numpy("sum"))]
+
+
+def case_stream(client):
+    done = queue.Queue()
+    client.start_stream(lambda result, error: done.put((result, error)))
+    for number, right in enumerate((3, 3, 2, 3)):
+        client.async_stream_infer("pair", pair_inputs(right), request_id=str(number))
+    answers = [done.get(timeout=20) for _ in range(4)]
+    client.stop_stream()
+    return [result.get_response().id if error is None else str(error)[:30] for result, error in answers]
+
+
+def case_asyncio_client(client):
+    async def ask():
+        async with tritonclient.grpc.aio.InferenceServerClient(URL) as other:
+            result = await other.infer("pair", pair_inputs())
+            return [await other.is_server_ready(), plain(result.as_numpy("sum"))]
+
+    return asyncio.run(ask())
+
+
+def case_error_unknown_model(client):
+    client.infer("nosuch", pair_inputs())
+
+
+def case_error_unknown_version(client):
+    pair(client, model_version="99")
+
+
+def case_error_not_ready_of_unknown_model(client):
+    client.is_model_ready("nosuch")
+
+
+def case_error_shape(client):
+    client.infer("identity", [tensor("input-0", np.zeros(3, dtype=np.float32))])
+
+
+def case_error_unknown_output(client):
+    pair(client, outputs=[InferRequestedOutput("product")])
+
+
+def case_error_in_the_model(client):
+    client.infer("pair", pair_inputs(2))
+
+
+def main() -> None:
+    answers = {}
+    with InferenceServerClient(URL) as client:
+        for name, case in list(globals().items()):
+            if name.startswith("case_"):
+                try:
+                    answers[name] = {"result": case(client)}
+                except InferenceServerException as error:
+                    answers[name] = {"status": error.status(), "message": error.message()}
+                except Exception as error:
+                    answers[name] = {"status": type(error).__name__, "message": str(error)}
+    print(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    main()
