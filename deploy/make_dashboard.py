@@ -78,7 +78,12 @@ ROWS: dict[str, list[Panel]] = {
         Panel("Requests by model", [(rate("modelhub_requests_total", "model"), "{{model}}")], "reqps", stacked=True),
         Panel(
             "Errors by model and status",
-            [(rate("modelhub_requests_total", "model", "status", where=f'{MODEL},status!~"2.."'), "{{model}} {{status}}")],
+            [
+                (
+                    rate("modelhub_requests_total", "model", "status", where=f'{MODEL},status!~"2.."'),
+                    "{{model}} {{status}}",
+                )
+            ],
             "reqps",
         ),
         Panel(
@@ -137,7 +142,12 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Workers that ended by themselves",
-            [(f"sum by (model, reason) (increase(modelhub_worker_restarts_total{{{MODEL}}}[{RATE}]))", "{{model}} {{reason}}")],
+            [
+                (
+                    f"sum by (model, reason) (increase(modelhub_worker_restarts_total{{{MODEL}}}[{RATE}]))",
+                    "{{model}} {{reason}}",
+                )
+            ],
         ),
         Panel(
             "Changes of state",
@@ -229,7 +239,12 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Gateways",
-            [("max by (instance, version, python) (modelhub_build_info)", "{{instance}} {{version}} Python {{python}}")],
+            [
+                (
+                    "max by (instance, version, python) (modelhub_build_info)",
+                    "{{instance}} {{version}} Python {{python}}",
+                )
+            ],
             kind="stat",
             width=16,
             options={"name": True},

@@ -27,9 +27,7 @@ _LOADING = frozenset({ModelState.PREPARING, ModelState.LOADING, ModelState.WARMI
 LEGAL: dict[ModelState, frozenset[ModelState]] = {
     ModelState.UNLOADED: frozenset({ModelState.PREPARING}),
     # back to UNLOADED when its group has no room
-    ModelState.PREPARING: frozenset(
-        {ModelState.LOADING, ModelState.DRAINING, ModelState.FAILED, ModelState.UNLOADED}
-    ),
+    ModelState.PREPARING: frozenset({ModelState.LOADING, ModelState.DRAINING, ModelState.FAILED, ModelState.UNLOADED}),
     ModelState.LOADING: frozenset({ModelState.WARMING, ModelState.READY, ModelState.DRAINING, ModelState.FAILED}),
     # back to LOADING when the worker dies while it is warmed and a successor starts
     ModelState.WARMING: frozenset({ModelState.LOADING, ModelState.READY, ModelState.DRAINING, ModelState.FAILED}),

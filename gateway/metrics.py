@@ -216,7 +216,7 @@ class Metrics:
 
     async def scrape(self, versions: Iterable[ModelVersion], accept: str = "") -> tuple[bytes, str]:
         """Prometheus' text and its content type. Copies the numbers here, makes the text in a thread."""
-        versions = list(versions)
+        versions = _one_per_label(versions)
         await _ask_workers(versions)
         groups = {id(version.group): version.group for version in versions if version.group is not None}
         found = Scrape(
@@ -231,6 +231,16 @@ class Metrics:
         encode, content_type = choose_encoder(accept)
         text = await asyncio.to_thread(encode, cast("CollectorRegistry", found))
         return text, content_type
+
+
+def _one_per_label(versions: Iterable[ModelVersion]) -> list[ModelVersion]:
+    """An entry that is being replaced by one of the same version is there twice for a while; a series may not be."""
+    found: dict[tuple[str, str], ModelVersion] = {}
+    for version in versions:
+        key = (version.name, version.version)
+        if key not in found or version.state is ModelState.READY:
+            found[key] = version
+    return list(found.values())
 
 
 async def _ask_workers(versions: Iterable[ModelVersion]) -> None:

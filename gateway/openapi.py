@@ -104,10 +104,14 @@ def _ref(name: str) -> Json:
 _PARAMETERS: Json = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
 _SIZE: Json = {"type": "integer", "minimum": 0, "maximum": 1 << 40}
 _SHAPE: Json = _list(_SIZE)
+#: `null` counts as absent.
 _REQUEST: Json = {
-    "id": {"type": "string"},
-    "parameters": _PARAMETERS,
-    "outputs": _list({"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}),
+    "id": {"type": ["string", "null"]},
+    "parameters": {**_PARAMETERS, "type": ["object", "null"]},
+    "outputs": {
+        **_list({"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}),
+        "type": ["array", "null"],
+    },
 }
 _RESPONSE: Json = {
     "model_name": {"type": "string"},
@@ -243,7 +247,7 @@ def _tensor(row: Json, *, data: bool) -> Json:
             "shape": _shape(row["shape"]) if data else _SHAPE,
             "datatype": {"const": row["datatype"]} if data else {"enum": list(DATATYPES)},
             "data": elements if data else {"type": "array"},
-            "parameters": _PARAMETERS,
+            "parameters": {**_PARAMETERS, "type": ["object", "null"]},
         },
     }
 

@@ -35,20 +35,21 @@ def program() -> str:
     return str(found)
 
 
+# As JSON it writes one element of each tensor, however many it has.
 @pytest.mark.parametrize(
-    ("protocol", "more"),
+    ("protocol", "size", "more"),
     [
-        ("http", []),
-        ("grpc", []),
-        ("grpc", ["--streaming"]),
-        ("http", ["--input-tensor-format", "json", "--output-tensor-format", "json"]),
+        ("http", 16, []),
+        ("grpc", 16, []),
+        ("grpc", 16, ["--streaming"]),
+        ("http", 1, ["--input-tensor-format", "json", "--output-tensor-format", "json"]),
     ],
     ids=["http", "grpc", "grpc-stream", "http-json"],
 )
-def test_it_measures(shared_gateway: Gateway, program: str, protocol: str, more: list[str]) -> None:
+def test_it_measures(shared_gateway: Gateway, program: str, protocol: str, size: int, more: list[str]) -> None:
     address = shared_gateway.grpc_url if protocol == "grpc" else shared_gateway.url.removeprefix("http://")
     command = [program, "-m", "pair", "-i", protocol, "-u", address, *more]
-    command += ["--shape", "left:16", "--shape", "right:16", "--concurrency-range", "4", "--verbose"]
+    command += ["--shape", f"left:{size}", "--shape", f"right:{size}", "--concurrency-range", "4", "--verbose"]
     # Whether the figures are stable is not the question: one pass, any spread.
     command += ["--measurement-interval", str(WINDOW), "--stability-percentage", "999", "--max-trials", "3"]
     done = subprocess.run(

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from client_scripts import ENVIRONMENTS
 from gateway_process import Gateway
 
@@ -35,7 +36,12 @@ def test_our_document(shared_gateway: Gateway, tmp_path: Path, path: str) -> Non
 @pytest.mark.skipif(not OIP_SPEC, reason="OIP_SPEC names no copy of open_inference_rest.yaml")
 def test_the_official_document(shared_gateway: Gateway, tmp_path: Path) -> None:
     """Its paths carry a stray dollar sign; its answers to mistakes are few: only what it says of good ones is held."""
+    document = yaml.safe_load(Path(OIP_SPEC).read_text().replace("${", "{"))
+    known = {"MODEL_NAME": "datatypes", "MODEL_VERSION": "1"}
+    for path in document["paths"].values():
+        for parameter in path.get("parameters", ()):
+            parameter["schema"]["enum"] = [known[parameter["name"]]]
     spec = tmp_path / "open_inference_rest.yaml"
-    spec.write_text(Path(OIP_SPEC).read_text().replace("${", "{"))
+    spec.write_text(yaml.safe_dump(document))
     checks = "not_a_server_error,content_type_conformance,response_schema_conformance"
     run(str(spec), tmp_path, "--url", shared_gateway.url, "--checks", checks)

@@ -24,7 +24,7 @@ PLAIN = {
 #: Members of a lazy group that holds one of them at a time.
 LAZY = ("invoices", "receipts")
 
-_OWN = '''
+_OWN = """
 from prometheus_client import Counter, Histogram
 
 SEEN = Counter("pages_seen", "Pages that the model has read.", ["kind"])
@@ -40,7 +40,7 @@ class Counting:
 
 def _load_pyfunc(path):
     return Counting()
-'''
+"""
 
 
 def save_counting_model(folder: Path) -> Path:
@@ -63,6 +63,8 @@ def configuration(models: Path, folder: Path) -> dict[str, Any]:
         if entry["name"] == "slow":
             entry["limits"] = {"queue": 2}
             entry["timeout"] = "5s"
+        if entry["name"] == "fragile":
+            entry["retry"] = False
     entries.append({"name": "counting", "uri": str(save_counting_model(folder / "counting"))})
     lazy = []
     for name in LAZY:
@@ -97,6 +99,9 @@ def traffic(gateway: Gateway) -> None:
     with ThreadPoolExecutor(12) as pool:
         statuses = set(pool.map(lambda _: ask(gateway, "slow", tensor([[100.0, 100.0]])), range(12)))
     assert 429 in statuses, statuses
+
+
+def kill(gateway: Gateway) -> None:
+    """One request that its worker does not survive; the next one is answered by its successor."""
     assert ask(gateway, "fragile", tensor([[666.0, 0.0]])) == 503
-    gateway.wait_ready("fragile")
     assert ask(gateway, "fragile") == 200

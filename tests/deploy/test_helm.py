@@ -83,7 +83,11 @@ def test_what_is_rendered_is_valid(case: str) -> None:
 def test_a_misspelt_field_in_a_template_would_be_found() -> None:
     for document in render(EVERYTHING):
         for path in branches(document):
-            if path and path[-1] in ("podAntiAffinity", "nodeSelector", "selector") and document["kind"] != "PodDisruptionBudget":
+            if (
+                path
+                and path[-1] in ("podAntiAffinity", "nodeSelector", "selector")
+                and document["kind"] != "PodDisruptionBudget"
+            ):
                 continue  # names of somebody's own
             assert problems(misspelt(document, path)), (document["kind"], path)
 
@@ -126,7 +130,9 @@ def test_the_gateway_understands_its_arguments_and_its_models(case: str, tmp_pat
     assert [entry.name for entry in settings.entries] == (["wine", "a"] if case == "everything" else ["wine"])
     assert settings.server.grpc_port == (9000 if case == "everything" else None)
     assert pod["terminationGracePeriodSeconds"] > settings.server.shutdown_grace
-    assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} <= {each["name"] for each in pod["volumes"]}
+    assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} <= {
+        each["name"] for each in pod["volumes"]
+    }
 
 
 def test_a_change_of_the_models_rolls_the_pods_only_when_asked() -> None:

@@ -8,6 +8,7 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from modelhub.serving.protocol import codec, framing, messages
 from modelhub.serving.protocol.errors import BY_CODE, NotReady, ServingError, WireError, from_wire
 

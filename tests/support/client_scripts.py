@@ -12,7 +12,7 @@ ENVIRONMENTS = HERE.parent.parent / ".venvs"
 
 
 def answers_of(client: str, url: str, script: str = "") -> dict[str, dict[str, Any]]:
-    """What `use_<script or client>.py` printed: each case's result, or the status and message that the client raised."""
+    """What `use_<script or client>.py` printed: each case's result, or the status and message of its error."""
     python = ENVIRONMENTS / client / "bin/python"
     assert python.exists(), f"no {python.relative_to(HERE.parent.parent)}: run `make test-clients`, which makes it"
     command = [str(python), str(HERE / f"use_{script or client}.py"), url]

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from served_calls import columns, tensors
 
+from modelhub.serving.protocol.signature import Field, Signature
 from modelhub.serving.workers.direct import direct_predict
 from modelhub.serving.workers.model_inputs import InputAdapter
 from modelhub.serving.workers.served import ServedModel
@@ -171,3 +172,20 @@ def test_an_mlflow_that_does_more_goes_through_pyfunc(served: Served, monkeypatc
     iris = served("iris")
     monkeypatch.setattr(mlflow.pyfunc.PyFuncModel, "predict", predict)
     assert direct_predict(iris.model, iris.signature) is None
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int32", "int64", "float32", "float64"])
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_a_frame_is_what_pandas_makes(dtype: str, rows: int) -> None:
+    names = {"bool": "boolean", "int32": "integer", "int64": "long", "float32": "float", "float64": "double"}
+    kinds = {"bool": "BOOL", "int32": "INT32", "int64": "INT64", "float32": "FP32", "float64": "FP64"}
+    fields = [Field(name, "column", names[dtype], kinds[dtype], (-1,)) for name in "cab"]
+    adapter = InputAdapter(Signature(fields))
+    arrays = {each.name: np.arange(rows * 2)[::2].astype(dtype) for each in fields}
+    for _ in range(2):
+        frame = adapter.assemble(arrays)
+        pd.testing.assert_frame_equal(frame, pd.DataFrame(arrays), check_index_type="exact", check_column_type="exact")
+        frame.columns.name = "changed"
+        frame["c"] = 7
+        frame.iloc[:, 1] = frame.iloc[:, 1]
+    assert all(array.tolist() == np.arange(rows * 2)[::2].astype(dtype).tolist() for array in arrays.values())

@@ -1,0 +1,188 @@
+"""CPU of the gateway for a small gRPC request, beside what it cannot do without: `python bench/grpc_cost.py`.
+
+    echo           a bare grpc.aio server under uvloop that answers with the bytes it got
+    echo, worker   the same, with a bare ZeroMQ round trip to another process in between
+    ratio          the gateway / echo with a worker; 1.3 is the promise
+
+Each server is a process of its own and only its own CPU counts. All are asked in turns, so that other work on the machine
+hurts them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+
+import grpc
+import psutil
+import uvloop
+
+from modelhub.serving.gateway.grpc_generated import open_inference_pb2 as pb
+
+METHOD = "/inference.GRPCInferenceService/ModelInfer"
+CONCURRENCY = 16
+PROMISE = 1.3
+RAW = struct.pack("<4f", 1, 2, 3, 4)
+MODEL = """import mlflow
+
+class Identity(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return model_input
+
+mlflow.models.set_model(Identity())
+"""
+
+#: A worker that echoes over ZeroMQ, read by the socket's descriptor as the gateway does, and nothing else.
+GRPC_ECHO = """
+import asyncio, grpc, os, sys, tempfile, uvloop, zmq
+worker = sys.argv[1] == "worker"
+path = "ipc://" + os.path.join(tempfile.mkdtemp(), "echo")
+if worker and os.fork() == 0:
+    socket = zmq.Context().socket(zmq.DEALER)
+    socket.connect(path)
+    socket.send(b"here")
+    while True:
+        socket.send_multipart(socket.recv_multipart())
+async def main():
+    server = grpc.aio.server()
+    loop = asyncio.get_running_loop()
+    waiting = {}
+    if worker:
+        router = zmq.Context().socket(zmq.ROUTER)
+        router.bind(path)
+        peer, _ = router.recv_multipart()
+        def read():
+            while router.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+                _, number, answer = router.recv_multipart()
+                waiting.pop(number).set_result(answer)
+        loop.add_reader(router.fileno(), read)
+    async def echo(request, context):
+        if not worker:
+            return request
+        number = id(request).to_bytes(8, "little")
+        answer = waiting[number] = loop.create_future()
+        router.send_multipart([peer, number, request])
+        read()  # the descriptor tells changes only
+        return await answer
+    handler = grpc.unary_unary_rpc_method_handler(echo)
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("inference.GRPCInferenceService", {"ModelInfer": handler}),))
+    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+    await server.start()
+    await server.wait_for_termination()
+uvloop.run(main())
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--requests", type=int, default=3000, help="per server and round")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        gateway, grpc_url = start_gateway(folder, stack)
+        alone, alone_url = start_echo("alone", stack)
+        worker, worker_url = start_echo("worker", stack)
+        servers = {"echo": (alone, alone_url), "echo, worker": (worker, worker_url), "gateway": (gateway, grpc_url)}
+        cost = {name: list[float]() for name in servers}
+        for turn in range(options.rounds + 1):
+            for name, (process, address) in servers.items():
+                before = cpu(process)
+                uvloop.run(load(address, options.requests))
+                if turn:  # the first round warms up
+                    cost[name].append((cpu(process) - before) / options.requests * 1e6)
+    found = {name: median(values) for name, values in cost.items()}
+    for name, microseconds in found.items():
+        print(f"{name:14} {microseconds:5.0f} µs of CPU per request")
+    ratio = found["gateway"] / found["echo, worker"]
+    print(f"ratio {ratio:.2f} (promised: {PROMISE})")
+    return 0 if ratio <= PROMISE else 1
+
+
+def start_gateway(folder: Path, stack: ExitStack) -> tuple[psutil.Process, str]:
+    """A gateway with one small model: its process and its address."""
+    save = (
+        "import mlflow, numpy as np\n"
+        "from mlflow.models import ModelSignature\n"
+        "from mlflow.types import Schema, TensorSpec\n"
+        "schema = Schema([TensorSpec(np.dtype('float32'), (-1, -1))])\n"
+        f"mlflow.pyfunc.save_model({str(folder / 'model')!r}, python_model={str(folder / 'identity.py')!r},"
+        " signature=ModelSignature(schema, schema), pip_requirements=['mlflow'])"
+    )
+    (folder / "identity.py").write_text(MODEL)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", save], check=True, stderr=subprocess.DEVNULL)
+    config = folder / "models.yaml"
+    server = {"host": "127.0.0.1", "port": 0, "grpc_port": 0, "state_dir": str(folder / "state")}
+    models = [{"name": "identity", "uri": str(folder / "model")}]
+    config.write_text(json.dumps({"server": server, "models": models}))
+    modelhub = str(Path(sys.executable).with_name("modelhub"))
+    running = subprocess.Popen([modelhub, "serve", str(config)], stderr=subprocess.DEVNULL)
+    stack.callback(end, running)
+    note = folder / "state/gateways" / f"{running.pid}.json"
+    wait(note.exists, "the gateway does not listen")
+    facts = json.loads(note.read_text())
+    wait(lambda: ready(f"{facts['url']}/v2/health/ready"), "the model is not ready")
+    return psutil.Process(running.pid), str(facts["grpc_url"])
+
+
+def start_echo(kind: str, stack: ExitStack) -> tuple[psutil.Process, str]:
+    running = subprocess.Popen([sys.executable, "-c", GRPC_ECHO, kind], stdout=subprocess.PIPE, text=True)
+    stack.callback(end, running)
+    assert running.stdout is not None
+    return psutil.Process(running.pid), f"127.0.0.1:{int(running.stdout.readline())}"
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    process.wait(30)
+
+
+def wait(condition: Callable[[], bool], what: str, timeout: float = 90) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(what)
+        time.sleep(0.1)
+
+
+def ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+async def load(address: str, count: int) -> None:
+    request = pb.ModelInferRequest(model_name="identity", raw_input_contents=[RAW])
+    request.inputs.add(name="input-0", datatype="FP32", shape=[2, 2])
+    data = request.SerializeToString()
+    async with grpc.aio.insecure_channel(address) as channel:
+        call = channel.unary_unary(METHOD)
+
+        async def one_after_another() -> None:
+            for _ in range(count // CONCURRENCY):
+                await call(data)
+
+        await asyncio.gather(*(one_after_another() for _ in range(CONCURRENCY)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
