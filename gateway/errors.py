@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 JSON = "application/json"  # exactly: a charset makes some clients drop the body
 X_REQUEST_ID = istr("X-Request-Id")
 MAX_REQUEST_ID = 128
+#: Where a request keeps the id that it was given because it came without one (request_log.py).
+GIVEN_ID = "modelhub_request_id"
 
 
 class Statuses(NamedTuple):
@@ -114,8 +116,9 @@ def guard(handler: Handler, count: Callable[[int], None]) -> Handler:
         except Exception as error:
             response = _answer(error, request)
             count(response.status)
-        if X_REQUEST_ID in request.headers and not response.prepared:
-            known = request_id(request)
+        failed = response.status >= 400
+        if (X_REQUEST_ID in request.headers or (failed and GIVEN_ID in request)) and not response.prepared:
+            known = request_id(request) or request.get(GIVEN_ID)
             if known is not None:
                 response.headers[X_REQUEST_ID] = known
         return response

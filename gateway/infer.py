@@ -17,6 +17,7 @@ from ..config.quantities import format_size, parse_duration
 from ..protocol.codec import Body
 from ..protocol.errors import DeadlineExceeded, InvalidRequest, ServingError, TooLarge
 from ..protocol.messages import InferReply, InferRequest
+from . import request_log
 from .errors import JSON, X_REQUEST_ID, request_id, status_of
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ async def answer(
         reply, output = await version.infer(message, body)
         headers = _headers_of(reply)
     except BaseException as error:
-        stats.fail(kind, status_of(error), time.monotonic_ns() - started)
+        status, elapsed = status_of(error), time.monotonic_ns() - started
+        stats.fail(kind, status, elapsed)
+        request_log.failed(request, version, kind, status, elapsed, error)
         raise
     status = reply.status or 200
     if not 200 <= status <= 599:
@@ -58,8 +61,10 @@ async def answer(
     elapsed = time.monotonic_ns() - started
     if status < 400:
         stats.succeed(kind, status, elapsed, reply)
+        request_log.succeeded(request, version, kind, status, elapsed, reply)
     else:
         stats.fail(kind, status, elapsed)
+        request_log.failed(request, version, kind, status, elapsed)
     if not isinstance(output, memoryview):
         return web.Response(body=output, status=status, headers=headers)
     if output.nbytes <= BORROW_ABOVE:

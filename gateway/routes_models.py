@@ -21,26 +21,13 @@ from aiohttp.web_request import Request
 
 from .. import __version__
 from ..protocol.errors import NotFound, ServingError
+from ..protocol.mlflow_codes import error_code
 from .errors import JSON, json_response, statuses
 from .infer import answer
 
 if TYPE_CHECKING:
     from .model import ModelVersion
     from .registry import Registry
-
-#: What MLflow calls errors with these statuses.
-ERROR_CODES = {
-    400: "BAD_REQUEST",
-    404: "RESOURCE_DOES_NOT_EXIST",
-    405: "ENDPOINT_NOT_FOUND",
-    413: "BAD_REQUEST",
-    415: "BAD_REQUEST",
-    429: "REQUEST_LIMIT_EXCEEDED",
-    501: "NOT_IMPLEMENTED",
-    503: "TEMPORARILY_UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
-}
-
 
 def _mlflow_version() -> str:
     try:
@@ -125,8 +112,8 @@ class ModelRoutes:
 
 def mlflow_error(status: int, message: str, retry_after: float | None = None) -> web.Response:
     """`{"error_code", "message"}`, with `Retry-After` where a retry can help."""
-    code = ERROR_CODES.get(status, "INTERNAL_ERROR")
-    response = json_response({"error_code": code, "message": message.encode("utf-8", "replace").decode()}, status)
+    text = message.encode("utf-8", "replace").decode()
+    response = json_response({"error_code": error_code(status), "message": text}, status)
     if retry_after is not None:
         response.headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(retry_after)))
     return response

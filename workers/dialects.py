@@ -1,4 +1,4 @@
-"""The dialects beside V2: what `/v2/…/infer` takes that is not V2, MLflow's `/invocations`, KServe V1's `:predict`.
+"""The dialects beside V2: what `/v2/…/infer` takes that is not V2, `/invocations`, `:predict`, `generate`.
 
 `infer` looks at each request once: binary tensors and `inputs` are V2, anything else is ModelHub's own form, and
 its answers and failures are `{"statusCode", …}`. `add_dialects` is called once per model, by `loading.py`.
@@ -11,6 +11,7 @@ from typing import Any, Dict, Optional
 from ..protocol.errors import InvalidRequest, ServingError
 from ..protocol.messages import InferRequest
 from ..protocol.v2 import load_json, parse_document
+from .generate import GENERATE, GENERATE_STREAM, GenerateDialect
 from .invocations import InvocationsDialect
 from .kinds import LEGACY_FIELDS, V2, Unified, inference_type, is_json, unify
 from .kserve_v1 import V1Dialect
@@ -25,8 +26,17 @@ def add_dialects(model: ServedModel) -> None:
     """Have this model understand all kinds of requests."""
     legacy = LegacyDialect()
     infer = InferDialect(legacy)
+    generate = GenerateDialect()
     model.dialects.update(
-        infer=infer, stream=infer, legacy=legacy, invocations=InvocationsDialect(), v1_predict=V1Dialect()
+        {
+            "infer": infer,
+            "stream": infer,
+            LEGACY: legacy,
+            "invocations": InvocationsDialect(),
+            "v1_predict": V1Dialect(),
+            GENERATE: generate,
+            GENERATE_STREAM: generate,
+        }
     )
 
 

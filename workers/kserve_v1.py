@@ -24,15 +24,9 @@ class V1Dialect(Dialect):
     """Requests to `:predict`."""
 
     def decode(self, model: ServedModel, request: InferRequest, body: Body) -> Call:
-        check_content_type(request.content_type, None, body)
-        document = load_json(body)
-        instances = document.get("instances")
-        if not isinstance(instances, list) or not instances:
-            raise InvalidRequest('the body must have "instances": a list with at least one instance')
-        params = document.get("params") or {}
-        if not isinstance(params, dict):
-            raise InvalidRequest('"params" must be an object: the model\'s parameters')
-        found = model.fields.make(*_fields_of(instances, model), request.deadline)
+        instances, params = read_instances(request, body)
+        takes_text = any(each.datatype == "BYTES" for each in model.signature.inputs)
+        found = model.fields.make(*fields_of(instances, takes_text=takes_text), request.deadline)
         return Call(
             request.kind,
             found.inputs,
@@ -51,14 +45,26 @@ class V1Dialect(Dialect):
         return Answer(dumps({"predictions": _rows_of(result)}), JSON_TYPE, rows=call.rows)
 
 
-def _fields_of(instances: List[Any], model: ServedModel) -> Tuple[str, Dict[str, Any]]:
+def read_instances(request: InferRequest, body: Body) -> Tuple[List[Any], Dict[str, Any]]:
+    """The instances of a body, and its params. Raises InvalidRequest and UnsupportedMediaType."""
+    check_content_type(request.content_type, None, body)
+    document = load_json(body)
+    instances = document.get("instances")
+    if not isinstance(instances, list) or not instances:
+        raise InvalidRequest('the body must have "instances": a list with at least one instance')
+    params = document.get("params") or {}
+    if not isinstance(params, dict):
+        raise InvalidRequest('"params" must be an object: the model\'s parameters')
+    return instances, params
+
+
+def fields_of(instances: List[Any], *, takes_text: bool) -> Tuple[str, Dict[str, Any]]:
     """The instances as a kind and the fields of the one form."""
     if all(isinstance(each, dict) and set(each) == {"b64"} for each in instances):
         files = [decode_file(each["b64"], "b64") for each in instances]
         if len(files) == 1 and files[0].startswith(b"%PDF-"):
             return PDF, {"pdf_file": files[0]}
         return IMAGES, {"images": files}
-    takes_text = any(each.datatype == "BYTES" for each in model.signature.inputs)
     if takes_text and all(isinstance(each, str) for each in instances):
         return TEXT, {"text": instances}
     return TABULAR, {"data": instances}

@@ -44,9 +44,9 @@ def legacy_answer(result: Any, rows: int = 1) -> Answer:
     An object with `statusCode` is passed on as it is (a failure gets `error` beside its `message` if it has none);
     anything else becomes the `data` of a 200. Raises ModelError if it cannot be sent.
     """
-    if not (isinstance(result, dict) and "statusCode" in result):
+    if not is_legacy(result):
         return Answer(dumps({"statusCode": 200, "data": result}), JSON_TYPE, rows=rows)
-    status = _status(result["statusCode"])
+    status = checked_status(result["statusCode"])
     if status >= 400 and "error" not in result:
         result = {**result, "error": str(result.get("message", ""))}
     return Answer(dumps({**result, "statusCode": status}), JSON_TYPE, status=0 if status == 200 else status, rows=rows)
@@ -67,7 +67,13 @@ def dumps(value: Any) -> bytes:
         raise ModelError(f"the model's answer cannot be sent as JSON: {error}"[:MESSAGE_LIMIT]) from error
 
 
-def _status(given: Any) -> int:
+def is_legacy(result: Any) -> bool:
+    """Is this an answer in ModelHub's own form?"""
+    return isinstance(result, dict) and "statusCode" in result
+
+
+def checked_status(given: Any) -> int:
+    """A `statusCode` as an HTTP status. Raises ModelError."""
     try:
         status = int(given)
     except (TypeError, ValueError, OverflowError):

@@ -17,6 +17,7 @@ from ..protocol.messages import InferRequest
 from ..protocol.signature import Signature, parse_mlmodel, platform_from_mlmodel, signature_from_mlmodel
 from .dialects import add_dialects
 from .example import example_request
+from .mlflow_advice import without_advice
 from .served import ServedModel
 from .spec import WorkerSpec
 
@@ -56,12 +57,15 @@ def _load_pyfunc(spec: WorkerSpec) -> ServedModel:
     mlmodel = read_mlmodel(path)
     if "python_function" not in (mlmodel.get("flavors") or {}):
         raise LoadError(f"the model in {path} has no python_function flavour: log it with a flavour that has one")
+    signature_from_mlmodel(mlmodel)  # what is wrong with it is said before MLflow stumbles over it
     # Set before the import: mlflow 3 starts a telemetry thread then.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow.pyfunc
 
     # The warnings compare requirements, which takes a second; the environment was built from them.
-    return served_from(mlflow.pyfunc.load_model(path, suppress_warnings=True), path, spec)
+    with without_advice():
+        model = mlflow.pyfunc.load_model(path, suppress_warnings=True)
+    return served_from(model, path, spec)
 
 
 def served_from(model: Any, path: str, spec: WorkerSpec) -> ServedModel:

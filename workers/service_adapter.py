@@ -19,18 +19,20 @@ from ..protocol.messages import InferRequest
 from ..protocol.v2 import BINARY_TYPE, JSON_TYPE, V2Request, build_response, load_json, parse_document, parse_request
 from .async_executor import AsyncExecutor
 from .dialects import LEGACY, v2_document
+from .generate import GENERATE, text_of
 from .images import ImageOptions, PixelBudget, open_image
 from .inflate import MIN_COMPRESSED, choose_encoding, compress, inflate
 from .kinds import V2, is_json, unify
-from .legacy import dumps, legacy_answer
+from .legacy import dumps, is_legacy, legacy_answer
 from .model_inputs import schema_complaint
 from .model_outputs import to_outputs
 from .pdf import PdfOptions, render
 from .served import MESSAGE_LIMIT, Answer, Call, ServedModel
+from .service_forms import FORMS, Asked, Form
 from .service_loading import served_by
 from .services import HANDLERS, ModelhubModelService, overrides
 from .spec import WorkerSpec
-from .streaming import STREAM, items_of
+from .streaming import STREAM, STREAMS, items_of
 from .tensors import to_array, to_output
 
 Body = Union[bytes, bytearray, memoryview]
@@ -45,6 +47,7 @@ class ServiceCall(Call):
 
     fields: Dict[str, Any] = field(default_factory=dict)
     headers: Dict[str, str] = field(default_factory=dict)
+    asked: Optional[Asked] = None  # of another dialect's body
 
 
 class ServiceAdapter(ServedModel):
@@ -66,11 +69,15 @@ class ServiceAdapter(ServedModel):
 
     def decode(self, request: InferRequest, body: Body) -> Call:
         """The request's fields, or what the model is asked where no method of the service's own answers."""
-        own_stream = request.kind == STREAM and self._own_stream
-        if request.kind not in ("infer", STREAM) or (self._plain and not self._narrow() and not own_stream):
+        own_stream = self._own_stream and (request.kind in STREAMS or self._joins_stream(request.kind))
+        form = FORMS.get(request.kind)
+        known = form is not None or request.kind in ("infer", STREAM)
+        if not known or (self._plain and not self._narrow() and not own_stream):
             return self.inner.decode(request, body)
         inflated = inflate(body, request.content_encoding, self.inner.max_inflated)
         plain = InferRequest(**{**request.__dict__, "content_encoding": ""})
+        if form is not None:
+            return self._decode_form(form, plain, inflated, own_stream)
         if request.json_size is not None:
             parsed = parse_request(inflated, request.json_size, self.metadata["inputs"])
             if not (own_stream or self._own("predict_raw")):
@@ -86,6 +93,20 @@ class ServiceAdapter(ServedModel):
         if not everything and not self._own(self.service.handler_of(fields)):
             return self.inner.decode(plain, inflated)
         return self._call(request, fields, parse_document(document) if is_v2 else None)
+
+    def _decode_form(self, form: Form, request: InferRequest, body: Body, own_stream: bool) -> Call:
+        """A body of another dialect, for the service's own methods or for the model."""
+        asked = form.read(self.service, self.inner, request, body)
+        everything = own_stream or overrides(self.service, "predict")
+        if not everything and not self._own(self.service.handler_of(asked.requests[0])):
+            return asked.call or self.inner.decode(request, body)
+        call = self._call(request, asked.requests[0], None)
+        call.asked, call.rows = asked, asked.rows
+        return call
+
+    def _joins_stream(self, kind: str) -> bool:
+        """Is an answer in one piece made of the stream, because the service has no other method for text?"""
+        return kind == GENERATE and not self._own("predict_text")
 
     def _document(self, request: InferRequest, body: Body) -> Any:
         """The JSON object of a body; None for an upload. A `predict` of the user's own takes any fields."""
@@ -132,12 +153,17 @@ class ServiceAdapter(ServedModel):
 
     def _ask(self, call: ServiceCall) -> Any:
         with _as_model_errors(call.deadline):
-            result = self._result(self._predict, call)
-            return list(result) if hasattr(result, "__next__") else result
+            if call.asked is not None and call.asked.each:
+                return [_whole(self._result(self._predict, call, fields)) for fields in call.asked.requests]
+            if call.kind != GENERATE:
+                return _whole(self._result(self._predict, call, call.fields))
+            method = self._stream_method() if self._joins_stream(GENERATE) else self._predict
+            result = self._result(method, call, call.fields)
+            return "".join(map(text_of, result)) if hasattr(result, "__next__") else result
 
-    def _result(self, method: Callable[..., Any], call: ServiceCall) -> Any:
+    def _result(self, method: Callable[..., Any], call: ServiceCall, fields: Dict[str, Any]) -> Any:
         """What a method of the service returns; an async one is waited for, an async generator made a plain one."""
-        given = (call.fields, call.headers) if _takes_headers(method) else (call.fields,)
+        given = (fields, call.headers) if _takes_headers(method) else (fields,)
         result = method(*given)
         if inspect.isawaitable(result):
             result = AsyncExecutor.run_async(_awaited, result, timeout=_seconds_left(call.deadline))
@@ -147,12 +173,14 @@ class ServiceAdapter(ServedModel):
         """The service's `predict_stream(request, headers)`, else what `predict` yields or returns."""
         if not isinstance(call, ServiceCall):
             return self.inner.stream(call)
-        own = self.service.predict_stream if self._own_stream else self._predict  # type: ignore[attr-defined]
-        return self._items(own, call)
+        return self._items(self._stream_method(), call)
+
+    def _stream_method(self) -> Callable[..., Any]:
+        return self.service.predict_stream if self._own_stream else self._predict  # type: ignore[attr-defined,no-any-return]
 
     def _items(self, method: Callable[..., Any], call: ServiceCall) -> Iterator[Any]:
         with _as_model_errors(call.deadline):
-            yield from items_of(self._result(method, call))
+            yield from items_of(self._result(method, call, call.fields))
 
     # ---- encode -------------------------------------------------------------------------------
 
@@ -160,7 +188,9 @@ class ServiceAdapter(ServedModel):
         """The answer's bytes: as the service says, as V2 outputs, or as `data`."""
         if not isinstance(call, ServiceCall):
             return self.inner.encode(call, result)
-        if call.request is not None and not _is_legacy(result):
+        if call.asked is not None:
+            answer = FORMS[call.kind].answer(call, call.asked, result)
+        elif call.request is not None and not is_legacy(result):
             answer = _v2_answer(self.inner, call, result)
         else:
             answer = legacy_answer(result)
@@ -224,6 +254,10 @@ def _as_model_errors(deadline: float) -> Iterator[None]:
         raise ModelError(f"{type(error).__name__}: {text}"[:MESSAGE_LIMIT]) from error
 
 
+def _whole(result: Any) -> Any:
+    return list(result) if hasattr(result, "__next__") else result
+
+
 async def _awaited(awaitable: Any) -> Any:
     return await awaitable
 
@@ -236,10 +270,6 @@ def _takes_headers(predict: Callable[..., Any]) -> bool:
     parameters = list(inspect.signature(predict).parameters.values())
     positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
     return len(positional) > 1 or any(each.kind == each.VAR_POSITIONAL for each in parameters)
-
-
-def _is_legacy(result: Any) -> bool:
-    return isinstance(result, dict) and "statusCode" in result
 
 
 def _v2_fields(parsed: V2Request) -> Dict[str, Any]:

@@ -12,17 +12,19 @@ from typing import Any, Callable, Iterable, Iterator
 
 from ..protocol.errors import Cancelled, DeadlineExceeded, InvalidRequest, ModelError, ServingError
 from ..protocol.messages import ChunkReply, InferReply
+from .generate import GENERATE_STREAM
 from .model_inputs import schema_complaint
 from .runner import Held, Reply, Runner
 from .served import MESSAGE_LIMIT, Call, ServedModel
 
-#: Kind of such requests in an InferRequest.
+#: Kinds of such requests in an InferRequest.
 STREAM = "stream"
+STREAMS = (STREAM, GENERATE_STREAM)
 
 
 def is_stream(held: Held) -> bool:
     """Is this request to be answered piece by piece? Asked before it is decoded."""
-    return held.call is None and held.request.kind == STREAM
+    return held.call is None and held.request.kind in STREAMS
 
 
 def run_stream(

@@ -1,0 +1,125 @@
+"""A line in the log for requests: errors always (so many a second), every one at level debug.
+
+Called where a request ends. Neither payloads nor what may quote them is written: of an error that the client or the
+model made only its kind, of one that the gateway made its message too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from ..protocol.errors import ServingError
+from ..protocol.messages import InferReply
+from .errors import CLIENT_GONE, GIVEN_ID, request_id
+
+if TYPE_CHECKING:
+    from .model import ModelVersion
+
+log = logging.getLogger(__name__)
+
+#: Lines about errors a second; what is over is counted and said with the next line.
+LINES_PER_SECOND = 20
+#: Errors whose message is ours alone: it quotes neither the client nor the model.
+_OURS = frozenset({"not_ready", "queue_full", "deadline_exceeded", "worker_lost", "load_failed", "too_large"})
+
+
+class _Quota:
+    """So many lines a second; a failing model under load must not drown the log."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._lines = 0
+        self._left_out = 0
+
+    def take(self) -> int | None:
+        """None: leave this one out; else how many were left out before it."""
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._lines = second, 0
+        if self._lines >= LINES_PER_SECOND:
+            self._left_out += 1
+            return None
+        self._lines += 1
+        left_out, self._left_out = self._left_out, 0
+        return left_out
+
+
+_quota = _Quota()
+
+
+def id_of(request: web.BaseRequest) -> str:
+    """The client's `X-Request-Id`, else one that is given now and goes back with the answer."""
+    known = request_id(request) or request.get(GIVEN_ID)
+    if known is None:
+        known = request[GIVEN_ID] = secrets.token_hex(8)
+    return str(known)
+
+
+def succeeded(
+    request: web.BaseRequest, version: ModelVersion, route: str, status: int, elapsed: int, reply: InferReply
+) -> None:
+    """A request was answered in `elapsed` nanoseconds. For level debug."""
+    if not log.isEnabledFor(logging.DEBUG):
+        return
+    phases = {
+        "queue": reply.queue_ns,
+        "batch_wait": reply.wait_ns,
+        "decode": reply.decode_ns,
+        "predict": reply.predict_ns,
+        "encode": reply.encode_ns,
+    }
+    fields = _fields(request, version, route, status, elapsed)
+    fields |= {f"{name}_ms": _ms(nanoseconds) for name, nanoseconds in phases.items()}
+    log.debug("%s answered", version.label, extra=fields)
+
+
+def failed(
+    request: web.BaseRequest,
+    version: ModelVersion,
+    route: str,
+    status: int,
+    elapsed: int,
+    error: BaseException | None = None,
+) -> None:
+    """A request ended with an error: a warning where it is ours or the model's, info where it is the client's."""
+    level = logging.WARNING if status >= 500 else logging.DEBUG if status == CLIENT_GONE else logging.INFO
+    if not log.isEnabledFor(level):
+        return
+    left_out = _quota.take()
+    if left_out is None:
+        return
+    fields = _fields(request, version, route, status, elapsed)
+    if left_out:
+        fields["left_out"] = left_out
+    log.log(level, "%s answered with %d: %s", version.label, status, _why(error), extra=fields)
+
+
+def _why(error: BaseException | None) -> str:
+    if error is None:
+        return "the service's own statusCode"
+    if isinstance(error, ServingError):
+        return f"{error.code}: {error.message}" if error.code in _OURS else error.code
+    if isinstance(error, (asyncio.CancelledError, ConnectionError)):
+        return "the client went away"
+    return type(error).__name__
+
+
+def _fields(request: web.BaseRequest, version: ModelVersion, route: str, status: int, elapsed: int) -> dict[str, Any]:
+    return {
+        "request_id": id_of(request),
+        "model": version.name,
+        "version": version.version,
+        "route": route,
+        "status": status,
+        "ms": _ms(elapsed),
+    }
+
+
+def _ms(nanoseconds: int) -> float:
+    return round(nanoseconds / 1e6, 3)

@@ -1,0 +1,189 @@
+"""The real image, built and run with podman: it serves, without root and without writing to its own files; it drains."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from observed import tensor
+
+HERE = Path(__file__).parent
+IMAGE = "localhost/modelhub-serving"
+
+
+@pytest.fixture(scope="session")
+def podman() -> Callable[..., str]:
+    """Runs podman, once the image is built; returns what it printed."""
+    folder = HERE.parents[1] / ".venvs" / "podman"
+    done = subprocess.run([str(HERE / "build-image"), str(folder)], stdout=subprocess.PIPE, text=True, check=True)
+    prefix = shlex.split(done.stdout.splitlines()[-1])
+
+    def run(*arguments: str, check: bool = True) -> str:
+        done = subprocess.run([*prefix, *arguments], capture_output=True, text=True, check=False)
+        assert not check or done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    return run
+
+
+class Container:
+    """One running container on the host's network, bound to loopback."""
+
+    def __init__(self, podman: Callable[..., str], *options: str, arguments: tuple[str, ...] = ()) -> None:
+        self.podman = podman
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        settings = ("--server.host=127.0.0.1", f"--server.port={self.port}", "--server.admin=same", *arguments)
+        common = ("--read-only", "--read-only-tmpfs=false", "--network=host", "--cap-drop=ALL")
+        secure = "--security-opt=no-new-privileges"
+        self.name = podman("run", "-d", *common, secure, *options, IMAGE, *settings).strip()
+
+    def get(self, path: str, body: Any = None) -> tuple[int, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    def wait_ready(self, seconds: float = 120) -> None:
+        deadline = time.monotonic() + seconds
+        status = 0
+        while status != 200:
+            assert time.monotonic() < deadline, self.podman("logs", self.name)
+            assert self.state("Running") == "true", self.podman("logs", self.name)
+            try:
+                status, _ = self.get("/v2/health/ready")
+            except OSError:
+                status = 0
+
+    def state(self, what: str) -> str:
+        return self.podman("inspect", "--format", f"{{{{.State.{what}}}}}", self.name).strip()
+
+    def sh(self, script: str) -> str:
+        return self.podman("exec", self.name, "sh", "-c", script, check=False)
+
+
+@pytest.fixture
+def container(podman: Callable[..., str]) -> Iterator[Callable[..., Container]]:
+    started: list[Container] = []
+
+    def start(*options: str, arguments: tuple[str, ...] = ()) -> Container:
+        started.append(Container(podman, *options, arguments=arguments))
+        return started[-1]
+
+    yield start
+    for each in started:
+        podman("rm", "-f", "-v", "-t", "0", each.name, check=False)
+
+
+@pytest.fixture
+def readable(models: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """A copy of a fixture model that user 10001 can read."""
+
+    def copy(name: str) -> Path:
+        folder = tmp_path / name
+        shutil.copytree(models / name, folder)
+        subprocess.run(["chmod", "-R", "a+rX", str(folder)], check=True)
+        for parent in [tmp_path, *tmp_path.parents][:4]:
+            if os.access(parent, os.W_OK) and parent != Path("/tmp"):
+                parent.chmod(parent.stat().st_mode | 0o055)
+        return folder
+
+    return copy
+
+
+@pytest.mark.timeout(1500)
+def test_a_mounted_model_is_served_without_root_and_without_writing(
+    container: Callable[..., Container], readable: Callable[[str], Path]
+) -> None:
+    """As KServe runs it: the files at /mnt/models, the name in MODEL_NAME."""
+    served = container("-v", f"{readable('identity')}:/mnt/models:ro", "-e", "MODEL_NAME=mine")
+    served.wait_ready()
+    status, answer = served.get("/v2/models/mine/infer", tensor([[1.0, 2.0]]))
+    assert (status, answer["outputs"][0]["data"]) == (200, [1.0, 2.0])
+    assert served.sh("id -u; id -g").split() == ["10001", "10001"]
+    owners = served.sh("for p in /proc/[0-9]*; do stat -c %u $p; done").split()
+    assert set(owners) == {"10001"}, owners
+    assert served.sh("touch /x /tmp/x /opt/modelhub/x 2>/dev/null; ls /x /tmp/x /opt/modelhub/x 2>/dev/null") == ""
+    assert "pdftoppm" in served.sh("command -v pdftoppm")
+    assert served.sh("healthy; echo $?").strip() == "0"
+
+
+@pytest.mark.timeout(600)
+def test_sigterm_answers_what_is_in_flight(
+    container: Callable[..., Container], readable: Callable[[str], Path], tmp_path: Path
+) -> None:
+    config = tmp_path / "models.yaml"
+    config.write_text(yaml.safe_dump({"models": [{"name": "slow", "uri": "/models/slow"}]}))
+    config.chmod(0o644)
+    slow = readable("slow_predict")
+    served = container("-v", f"{slow}:/models/slow:ro", "-v", f"{config}:/etc/modelhub/models.yaml:ro")
+    served.wait_ready()
+    answers: list[tuple[int, Any]] = []
+    request = threading.Thread(target=lambda: answers.append(served.get("/v2/models/slow/infer", tensor([[3000.0, 0.0]]))))
+    request.start()
+    while "in_flight" not in str(served.get("/status")[1]) or not served.get("/status")[1]["models"][0]["requests"]["in_flight"]:
+        assert request.is_alive()
+    served.podman("stop", "-t", "45", served.name)
+    request.join(10)
+    assert [status for status, _ in answers] == [200]
+    assert served.state("ExitCode") == "0", served.podman("logs", served.name)
+
+
+@pytest.mark.timeout(300)
+def test_a_changed_file_is_read_again(
+    container: Callable[..., Container], readable: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    config = folder / "models.yaml"
+
+    def write(*names: str) -> None:
+        config.write_text(yaml.safe_dump({"models": [{"name": name, "uri": "/models/identity"} for name in names]}))
+        config.chmod(0o644)
+
+    write("one")
+    folder.chmod(0o755)
+    model = readable("identity")
+    served = container("-v", f"{model}:/models/identity:ro", "-v", f"{folder}:/etc/modelhub:ro")
+    served.wait_ready()
+    assert served.get("/v2/models")[1] == {"models": ["one"]}
+    subprocess.run(["true"], check=True)
+    watcher = served.podman(
+        *("run", "-d", "--read-only", "--network=host", "--entrypoint=reload-on-change", "-v", f"{folder}:/etc/modelhub:ro"),
+        *(IMAGE, "/etc/modelhub/models.yaml", served.url),
+    ).strip()
+    try:
+        deadline = time.monotonic() + 60
+        while served.podman("inspect", "--format", "{{.State.Running}}", watcher).strip() != "true":
+            assert time.monotonic() < deadline
+        write("one", "two")
+        while served.get("/v2/models")[1] != {"models": ["one", "two"]}:
+            assert time.monotonic() < deadline, served.podman("logs", watcher)
+    finally:
+        served.podman("rm", "-f", "-t", "0", watcher)
+
+
+def test_nothing_to_serve_says_what_to_do(podman: Callable[..., str]) -> None:
+    name = podman("run", "-d", "--network=host", IMAGE).strip()
+    try:
+        assert podman("wait", name).strip() == "2"
+    finally:
+        podman("rm", "-f", name)

@@ -1,0 +1,102 @@
+"""What the log says about requests: errors with an id that the client has too, every one at level debug."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from http_front import Model, echo, serving
+
+from modelhub.serving.gateway import request_log
+from modelhub.serving.protocol.errors import ModelError, QueueFull
+from modelhub.serving.protocol.messages import InferReply, InferRequest
+
+SECRET = "the-payload"
+
+
+@pytest.fixture(autouse=True)
+def _fresh_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_log, "_quota", request_log._Quota())
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [vars(record) | {"text": record.getMessage()} for record in caplog.records if "request_log" in record.name]
+
+
+async def raising(request: InferRequest, body: Any) -> tuple[InferReply, Any]:
+    raise ModelError(f"could not convert {SECRET}")
+
+
+async def full(request: InferRequest, body: Any) -> tuple[InferReply, Any]:
+    raise QueueFull("model iris/1 has 200 requests waiting")
+
+
+async def refusing(request: InferRequest, body: Any) -> tuple[InferReply, Any]:
+    return InferReply(id=0, status=422), b'{"message": "the-payload"}'
+
+
+async def test_a_models_error_is_a_warning_without_the_payload(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving(Model(answering=raising)) as front:
+        answer = await front.post("/v2/models/iris/infer", SECRET.encode(), {"X-Request-Id": "abc-1"})
+    (line,) = lines(caplog)
+    assert (line["levelname"], line["request_id"], line["model"], line["version"]) == ("WARNING", "abc-1", "iris", "1")
+    assert (line["status"], line["route"]) == (500, "infer")
+    assert line["ms"] > 0
+    assert SECRET not in line["text"]
+    assert answer.headers["x-request-id"] == "abc-1"
+
+
+async def test_an_error_without_an_id_is_given_one_that_the_client_gets(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving(Model(answering=raising)) as front:
+        answers = [await front.post("/v2/models/iris/infer", b"{}") for _ in range(2)]
+    given = [answer.headers["x-request-id"] for answer in answers]
+    assert [line["request_id"] for line in lines(caplog)] == given
+    assert len(set(given)) == 2
+
+
+@pytest.mark.parametrize(
+    ("answering", "level", "status", "words"),
+    [(full, "INFO", 429, "200 requests waiting"), (refusing, "INFO", 422, "the service's own statusCode")],
+)
+async def test_what_is_the_clients_is_info(
+    caplog: pytest.LogCaptureFixture, answering: Any, level: str, status: int, words: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving(Model(answering=answering)) as front:
+        await front.post("/v2/models/iris/infer", b"{}")
+    (line,) = lines(caplog)
+    assert (line["levelname"], line["status"]) == (level, status)
+    assert words in line["text"]
+    assert SECRET not in line["text"]
+
+
+async def test_success_is_silent_but_at_level_debug(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(Model(answering=echo)) as front:
+        caplog.set_level(logging.INFO)
+        answer = await front.post("/v2/models/iris/infer", b"{}")
+        assert lines(caplog) == []
+        assert "x-request-id" not in answer.headers
+        caplog.set_level(logging.DEBUG)
+        await front.post("/v2/models/iris/infer", b"{}", {"X-Request-Id": "abc-2"})
+    (line,) = lines(caplog)
+    assert (line["status"], line["request_id"]) == (200, "abc-2")
+    assert {"queue_ms", "batch_wait_ms", "decode_ms", "predict_ms", "encode_ms"} <= set(line)
+
+
+async def test_a_flood_of_errors_is_counted_not_written(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    clock = 1000.0
+    monkeypatch.setattr(request_log.time, "monotonic", lambda: clock)
+    request, version = object(), Model()
+    monkeypatch.setattr(request_log, "id_of", lambda request: "abc")
+    for _ in range(50):
+        request_log.failed(request, version, "infer", 500, 1)  # type: ignore[arg-type]
+    assert len(lines(caplog)) == request_log.LINES_PER_SECOND
+    clock += 1
+    request_log.failed(request, version, "infer", 500, 1)  # type: ignore[arg-type]
+    assert lines(caplog)[-1]["left_out"] == 50 - request_log.LINES_PER_SECOND
