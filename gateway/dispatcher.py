@@ -40,7 +40,7 @@ class WorkerLink:
 class Pending:
     """One client's request, from its arrival to its answer."""
 
-    __slots__ = ("answer", "body", "chunk", "death", "request", "sent", "timer", "worker")
+    __slots__ = ("answer", "body", "chunk", "death", "expired", "request", "sent", "worker")
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Pending:
         self.answer = answer
         self.chunk = chunk
         self.worker: WorkerLink | None = None
-        self.timer: asyncio.TimerHandle | None = None
+        self.expired = False
         self.sent = 0.0
         self.death = ""  # how the worker that had begun it before ended
 
@@ -71,6 +71,8 @@ class Dispatcher:
         self._workers: list[WorkerLink] = []
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._next_sweep = float("inf")
         #: Seconds a full queue is asked to wait before a retry.
         self.retry_after = 1.0
         self.retried = 0
@@ -103,10 +105,8 @@ class Dispatcher:
         pending = Pending(request, body, self._loop.create_future(), chunk)
         self._idle.clear()
         self.last_used = time.monotonic()
-        if request.deadline:
-            pending.timer = self._loop.call_at(
-                self._loop.time() + (request.deadline - time.monotonic()), self._expire, pending
-            )
+        if request.deadline and request.deadline < self._next_sweep:
+            self._sweep_at(request.deadline)
         if worker is None:
             self._waiting.append(pending)
         else:
@@ -210,8 +210,31 @@ class Dispatcher:
                 return
             self._send(worker, self._waiting.popleft())
 
+    def _sweep_at(self, when: float) -> None:
+        """One timer for all deadlines, at the earliest: a timer per request would cost more than the look-up."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._next_sweep = when
+        self._timer = self._loop.call_later(max(when - time.monotonic(), 0), self._sweep)
+
+    def _sweep(self) -> None:
+        """Expire what is due, and come back at the earliest deadline that is left."""
+        self._next_sweep, self._timer = float("inf"), None
+        now, earliest = time.monotonic(), float("inf")
+        held = [pending for worker in self._workers for pending in worker.held.values()]
+        for pending in [*self._waiting, *held]:
+            deadline = pending.request.deadline
+            if not deadline or pending.expired:
+                continue
+            if deadline <= now:
+                self._expire(pending)
+            else:
+                earliest = min(earliest, deadline)
+        if earliest < self._next_sweep and earliest != float("inf"):
+            self._sweep_at(earliest)
+
     def _expire(self, pending: Pending) -> None:
-        pending.timer = None
+        pending.expired = True
         worker = pending.worker
         self._fail(pending, DeadlineExceeded(self._late(pending)))
         if worker is None:
@@ -250,9 +273,6 @@ class Dispatcher:
             self._finish(pending)
 
     def _finish(self, pending: Pending) -> None:
-        if pending.timer is not None:
-            pending.timer.cancel()
-            pending.timer = None
         self.last_used = time.monotonic()
         if not self._waiting and not any(worker.held for worker in self._workers):
             self._idle.set()

@@ -26,7 +26,7 @@ JSON = "application/json"  # exactly: a charset makes some clients drop the body
 X_REQUEST_ID = istr("X-Request-Id")
 MAX_REQUEST_ID = 128
 #: Where a request keeps the id that it was given because it came without one (request_log.py).
-GIVEN_ID = "modelhub_request_id"
+GIVEN_ID = web.RequestKey("GIVEN_ID", str)
 
 
 class Statuses(NamedTuple):

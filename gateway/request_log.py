@@ -1,4 +1,6 @@
-"""A line in the log for requests: errors always (so many a second), every one at level debug.
+"""What is said about a request when it has ended: a line in the log, a trace.
+
+Errors are logged always (so many a second), every request at level debug.
 
 Called where a request ends. Neither payloads nor what may quote them is written: of an error that the client or the
 model made only its kind, of one that the gateway made its message too.
@@ -13,15 +15,19 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from multidict import istr
 
 from ..protocol.errors import ServingError
 from ..protocol.messages import InferReply
+from . import tracing
 from .errors import CLIENT_GONE, GIVEN_ID, request_id
 
 if TYPE_CHECKING:
     from .model import ModelVersion
 
 log = logging.getLogger(__name__)
+
+TRACE_PARENT = istr("traceparent")
 
 #: Lines about errors a second; what is over is counted and said with the next line.
 LINES_PER_SECOND = 20
@@ -64,7 +70,9 @@ def id_of(request: web.BaseRequest) -> str:
 def succeeded(
     request: web.BaseRequest, version: ModelVersion, route: str, status: int, elapsed: int, reply: InferReply
 ) -> None:
-    """A request was answered in `elapsed` nanoseconds. For level debug."""
+    """A request was answered in `elapsed` nanoseconds: a line at level debug, and a trace where one is wanted."""
+    if tracing.tracer is not None:
+        tracing.record(version, route, _parent(request), request_id(request), status, elapsed, reply)
     if not log.isEnabledFor(logging.DEBUG):
         return
     phases = {
@@ -88,6 +96,8 @@ def failed(
     error: BaseException | None = None,
 ) -> None:
     """A request ended with an error: a warning where it is ours or the model's, info where it is the client's."""
+    if tracing.tracer is not None:
+        tracing.record(version, route, _parent(request), id_of(request), status, elapsed, error=error)
     level = logging.WARNING if status >= 500 else logging.DEBUG if status == CLIENT_GONE else logging.INFO
     if not log.isEnabledFor(level):
         return
@@ -98,6 +108,10 @@ def failed(
     if left_out:
         fields["left_out"] = left_out
     log.log(level, "%s answered with %d: %s", version.label, status, _why(error), extra=fields)
+
+
+def _parent(request: web.BaseRequest) -> str:
+    return request.headers.get(TRACE_PARENT, "")
 
 
 def _why(error: BaseException | None) -> str:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .model import ModelVersion
     from .registry import Registry
 
+
 def _mlflow_version() -> str:
     try:
         return metadata.version("mlflow")

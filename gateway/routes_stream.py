@@ -1,7 +1,10 @@
-"""`POST /v2/models/{model}/infer_stream`: the same request as infer, answered as Server-Sent Events.
+"""Answers piece by piece, as Server-Sent Events; and the text extension, in one piece or in many.
 
-Each event is what infer would answer to one piece: `data: {"model_name": …, "outputs": […]}`. What goes
-wrong before the first event has its own HTTP status; after it, `data: {"error": …}` is the last event.
+    POST /v2/models/{model}/infer_stream       the same request as infer; each event is what infer would say to a piece
+    POST /v2/models/{model}/generate           {"text_input", "parameters"?} -> {"text_output"}
+    POST /v2/models/{model}/generate_stream    the same, an event for each piece
+
+What goes wrong before the first event has its own HTTP status; after it, `data: {"error": …}` is the last event.
 """
 
 from __future__ import annotations
@@ -18,35 +21,51 @@ from ..protocol.codec import Body
 from ..protocol.errors import ServingError
 from ..protocol.messages import InferReply
 from .errors import status_of
-from .infer import read_body, to_message
+from .infer import answer, read_body, to_message
 
 if TYPE_CHECKING:
     from .model import ModelVersion
     from .registry import Registry
 
-KIND = "stream"
+#: Kinds of requests, as workers know them.
+STREAM, GENERATE, GENERATE_STREAM = "stream", "generate", "generate_stream"
 #: Bytes of events that a client may be behind; one that reads more slowly is let go.
 MAX_BEHIND = 16 << 20
 
 
 class StreamRoutes:
-    """The streaming form of infer; `table` names its paths."""
+    """Handlers of these paths; `table` names them."""
 
     def __init__(self, registry: Registry, max_body: int) -> None:
         self._registry = registry
         self._max_body = max_body
 
     def table(self) -> list[web.RouteDef]:
-        return [
-            web.post("/v2/models/{model}/infer_stream", self.infer_stream),
-            web.post("/v2/models/{model}/versions/{version}/infer_stream", self.infer_stream),
-        ]
+        handlers = (
+            ("infer_stream", self.infer_stream),
+            ("generate", self.generate),
+            ("generate_stream", self.generate_stream),
+        )
+        paths = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
+        return [web.post(f"{path}/{name}", handler) for path in paths for name, handler in handlers]
 
     async def infer_stream(self, request: Request) -> web.StreamResponse:
+        return await self._stream(request, STREAM)
+
+    async def generate_stream(self, request: Request) -> web.StreamResponse:
+        return await self._stream(request, GENERATE_STREAM)
+
+    async def generate(self, request: Request) -> web.StreamResponse:
+        return await answer(self._find(request), request, self._max_body, GENERATE)
+
+    def _find(self, request: Request) -> ModelVersion:
         match = request.match_info
-        version = self._registry.find(match["model"], match.get("version"))
+        return self._registry.find(match["model"], match.get("version"))
+
+    async def _stream(self, request: Request, kind: str) -> web.StreamResponse:
+        version = self._find(request)
         started = time.monotonic_ns()
-        message = to_message(request, version, KIND, started / 1e9)
+        message = to_message(request, version, kind, started / 1e9)
         try:
             body = await read_body(request, self._max_body, message.deadline)
             events = _Events()
@@ -57,17 +76,17 @@ class StreamRoutes:
             finally:
                 events.asked.cancel()
         except BaseException as error:
-            version.stats.fail(KIND, status_of(error), time.monotonic_ns() - started)
+            version.stats.fail(kind, status_of(error), time.monotonic_ns() - started)
             raise
-        _count(version, reply, time.monotonic_ns() - started)
+        _count(version, kind, reply, time.monotonic_ns() - started)
         return response
 
 
-def _count(version: ModelVersion, reply: InferReply | None, elapsed: int) -> None:
+def _count(version: ModelVersion, kind: str, reply: InferReply | None, elapsed: int) -> None:
     if reply is not None and reply.status < 400:
-        version.stats.succeed(KIND, reply.status or 200, elapsed, reply)
+        version.stats.succeed(kind, reply.status or 200, elapsed, reply)
     else:
-        version.stats.fail(KIND, reply.status if reply is not None else 500, elapsed)
+        version.stats.fail(kind, reply.status if reply is not None else 500, elapsed)
 
 
 class _Events:

@@ -19,6 +19,7 @@ import uvloop
 from ..config.settings import Settings
 from ..protocol.errors import ConfigError
 from ..workers.process import forbid_dumps
+from . import tracing
 from .artifacts import ArtifactStore
 from .catalog import Catalog
 from .channel import Channel
@@ -78,6 +79,7 @@ async def _serve(settings: Settings, read_again: Callable[[], Settings] | None, 
     server = settings.server
     stop = StopSignals()
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(_traces())
         resources = await stack.enter_async_context(_resources(settings, script))
         registry = Registry(server.readiness, strict=server.readiness_strict)
         book = MemoryBook(Path(server.state_dir))
@@ -111,6 +113,13 @@ class StopSignals:
 
     def _on_signal(self) -> None:
         (self.hurry if self.asked.is_set() else self.asked).set()
+
+
+@asynccontextmanager
+async def _traces() -> AsyncIterator[None]:
+    await asyncio.to_thread(tracing.start)
+    yield
+    await asyncio.to_thread(tracing.stop)
 
 
 @asynccontextmanager

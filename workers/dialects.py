@@ -67,7 +67,7 @@ class LegacyDialect(Dialect):
         return Call(
             request.kind,
             found.inputs,
-            model.adapter.params(_params(unified.fields)),
+            model.adapter.params(params_of(unified.fields)),
             None,
             accept_encoding=request.accept_encoding,
             deadline=request.deadline,
@@ -115,7 +115,7 @@ def v2_document(request: InferRequest, body: Body) -> Any:
     return document
 
 
-def _params(fields: Dict[str, Any]) -> Dict[str, Any]:
+def params_of(fields: Dict[str, Any]) -> Dict[str, Any]:
     """The model's own parameters in a request of ModelHub's form: `params`, or `parameters`."""
     name = "params" if "params" in fields else "parameters"
     params = fields.get(name)

@@ -72,16 +72,16 @@ class PixelBudget:
     """Counts the pixels of one request. `take` raises TooLarge."""
 
     def __init__(self, options: ImageOptions) -> None:
-        self._each = options.max_pixels
+        self.each = options.max_pixels
         self._left = options.max_pixels * TOTAL_FACTOR
 
     def take(self, width: int, height: int, what: str = "image") -> None:
         pixels = width * height
-        if pixels > self._each:
-            raise TooLarge(f"the {what} is {width} x {height} pixels: at most {self._each} pixels are decoded")
+        if pixels > self.each:
+            raise TooLarge(f"the {what} is {width} x {height} pixels: at most {self.each} pixels are decoded")
         self._left -= pixels
         if self._left < 0:
-            raise TooLarge(f"the images of the request have more than {self._each * TOTAL_FACTOR} pixels together")
+            raise TooLarge(f"the images of the request have more than {self.each * TOTAL_FACTOR} pixels together")
 
 
 def open_image(raw: bytes, budget: PixelBudget) -> Any:
@@ -185,6 +185,9 @@ def _open(raw: bytes, budget: PixelBudget, *, small: bool = False) -> Any:
     if media not in _FORMATS:
         raise InvalidRequest(f"the file is {media or 'of no kind known here'}: send PNG, JPEG, GIF, WebP, BMP or TIFF")
     name = _FORMATS[media]
+    if Image.MAX_IMAGE_PIXELS is not None and budget.each > 2 * Image.MAX_IMAGE_PIXELS:
+        # Pillow refuses what is over twice its own limit: the configuration's may be larger.
+        Image.MAX_IMAGE_PIXELS = budget.each // 2 + 1
     with warnings.catch_warnings():
         # Our own limit is checked before anything is decoded.
         warnings.simplefilter("ignore")

@@ -15,7 +15,7 @@ from ..protocol.errors import InvalidRequest
 from ..protocol.messages import InferRequest
 from ..protocol.v2 import JSON_TYPE, check_content_type
 from .invocations import load_json
-from .kinds import IMAGES, PDF, TABULAR, TEXT, decode_file
+from .kinds import IMAGE, IMAGES, PDF, TABULAR, TEXT, decode_file
 from .legacy import dumps, records
 from .served import Answer, Body, Call, Dialect, ServedModel
 
@@ -61,13 +61,17 @@ def read_instances(request: InferRequest, body: Body) -> Tuple[List[Any], Dict[s
 def fields_of(instances: List[Any], *, takes_text: bool) -> Tuple[str, Dict[str, Any]]:
     """The instances as a kind and the fields of the one form."""
     if all(isinstance(each, dict) and set(each) == {"b64"} for each in instances):
-        files = [decode_file(each["b64"], "b64") for each in instances]
-        if len(files) == 1 and files[0].startswith(b"%PDF-"):
-            return PDF, {"pdf_file": files[0]}
-        return IMAGES, {"images": files}
+        return files_of([decode_file(each["b64"], "b64") for each in instances])
     if takes_text and all(isinstance(each, str) for each in instances):
         return TEXT, {"text": instances}
     return TABULAR, {"data": instances}
+
+
+def files_of(files: List[bytes]) -> Tuple[str, Dict[str, Any]]:
+    """Files as a kind and the fields of the one form: one PDF, one image or several."""
+    if len(files) > 1:
+        return IMAGES, {"images": files}
+    return (PDF, {"pdf_file": files[0]}) if files[0].startswith(b"%PDF-") else (IMAGE, {"image": files[0]})
 
 
 def _rows_of(result: Any) -> Any:

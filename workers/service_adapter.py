@@ -18,7 +18,7 @@ from ..protocol.errors import DeadlineExceeded, InvalidRequest, ModelError, Serv
 from ..protocol.messages import InferRequest
 from ..protocol.v2 import BINARY_TYPE, JSON_TYPE, V2Request, build_response, load_json, parse_document, parse_request
 from .async_executor import AsyncExecutor
-from .dialects import LEGACY, v2_document
+from .dialects import LEGACY, params_of, v2_document
 from .generate import GENERATE, text_of
 from .images import ImageOptions, PixelBudget, open_image
 from .inflate import MIN_COMPRESSED, choose_encoding, compress, inflate
@@ -176,7 +176,7 @@ class ServiceAdapter(ServedModel):
         return self._items(self._stream_method(), call)
 
     def _stream_method(self) -> Callable[..., Any]:
-        return self.service.predict_stream if self._own_stream else self._predict  # type: ignore[attr-defined,no-any-return]
+        return self.service.predict_stream if self._own_stream else self._predict  # type: ignore[attr-defined]
 
     def _items(self, method: Callable[..., Any], call: ServiceCall) -> Iterator[Any]:
         with _as_model_errors(call.deadline):
@@ -224,7 +224,8 @@ def default_answer(service: ModelhubModelService, kind: str, request: Dict[str, 
         call = inner.decode(InferRequest(id=0, content_type=JSON_TYPE), dumps(request))
         return orjson.loads(bytes(inner.encode(call, inner.predict(call)).body))
     found = inner.fields.make(kind, request)
-    return {"statusCode": 200, "data": inner.predict(Call(kind, found.inputs, {}, None, data=found.data))}
+    params = inner.adapter.params(params_of(request))
+    return {"statusCode": 200, "data": inner.predict(Call(kind, found.inputs, params, None, data=found.data))}
 
 
 def images_of(service: ModelhubModelService, request: Dict[str, Any]) -> List[Any]:

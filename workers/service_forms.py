@@ -10,6 +10,7 @@ Called by `service_adapter.py` for what a method of the service's own answers; a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional
 
@@ -17,8 +18,8 @@ from ..protocol.messages import InferRequest
 from ..protocol.mlflow_codes import error_code
 from ..protocol.v2 import JSON_TYPE
 from .generate import GENERATE, GENERATE_STREAM, generate_answer, read_generate
-from .kinds import TABULAR, sniff
-from .kserve_v1 import fields_of, read_instances
+from .kinds import TABULAR
+from .kserve_v1 import fields_of, files_of, read_instances
 from .legacy import checked_status, dumps, is_legacy, records
 from .served import Answer, Body, Call, ServedModel
 from .services import ModelhubModelService, overrides
@@ -37,12 +38,12 @@ class Asked:
     call: Optional[Call] = None  # what the model itself would be asked, where that is known already
 
 
-class Form:
+class Form(ABC):
     """One dialect, for services."""
 
+    @abstractmethod
     def read(self, service: ModelhubModelService, inner: ServedModel, request: InferRequest, body: Body) -> Asked:
         """`body` is inflated. Raises leaves of ServingError."""
-        raise NotImplementedError
 
     def answer(self, call: Call, asked: Asked, result: Any) -> Answer:
         """`result`: what the service returned; a list of that where `asked.each`."""
@@ -140,8 +141,7 @@ def _cells(service: ModelhubModelService, rows: List[Any]) -> Optional[Fields]:
         return {"text": cells}
     if takes_tables or not all(isinstance(cell, bytes) for cell in cells):
         return None
-    is_pdf = len(cells) == 1 and sniff(cells[0]) == "application/pdf"
-    return {"pdf_file": cells[0]} if is_pdf else {"images": cells}
+    return files_of(cells)[1]
 
 
 def _cell(row: Any) -> Any:

@@ -19,6 +19,7 @@ from .async_executor import AsyncExecutor
 from .dialects import add_dialects
 from .loading import read_mlmodel, served_from
 from .local_model import ensure_local
+from .mlflow_advice import without_advice
 from .served import ServedModel
 from .services import ModelhubModelService
 from .spec import WorkerSpec
@@ -53,7 +54,9 @@ def load_model(path: str, model_type: str) -> Any:
     import mlflow.pyfunc
 
     # The warnings compare requirements, which takes a second.
-    return _taking_text(mlflow.pyfunc.load_model(path, suppress_warnings=True), path)
+    with without_advice():
+        model = mlflow.pyfunc.load_model(path, suppress_warnings=True)
+    return _taking_text(model, path)
 
 
 def _taking_text(model: Any, path: str) -> Any:
@@ -188,12 +191,13 @@ def _make(cls: Callable[..., Any], spec: WorkerSpec) -> ModelhubModelService:
 class NativeModel:
     """An estimator or a pipeline with pyfunc's `predict(data, params=…)`."""
 
-    def __init__(self, call: Callable[..., Any], as_list: bool) -> None:
+    def __init__(self, call: Callable[..., Any], argument: Callable[[Any], Any]) -> None:
+        """`argument`: what pyfunc's predict is given to what `call` takes."""
         self._call = call
-        self._as_list = as_list
+        self._argument = argument
 
     def predict(self, data: Any, params: Optional[Dict[str, Any]] = None) -> Any:
-        return self._call(_first_column(data) if self._as_list else data, **(params or {}))
+        return self._call(self._argument(data), **(params or {}))
 
 
 class NoModel:
@@ -207,10 +211,20 @@ def _callable(model: Any, model_type: str) -> Any:
     if model is None:
         return NoModel()
     if model_type in ("transformer", "transformers") and callable(model):
-        return NativeModel(model, as_list=True)
+        return NativeModel(model, _first_column)
     if model_type == "sklearn":
-        return NativeModel(model.predict, as_list=False)
+        return NativeModel(model.predict, lambda data: _samples(data, model))
     return model
+
+
+def _samples(data: Any, estimator: Any) -> Any:
+    """What an estimator takes. One fitted on texts, and not on a table, would take a table's column names for texts."""
+    if isinstance(data, str):
+        return [data]
+    if hasattr(data, "columns") and len(data.columns) == 1 and not hasattr(estimator, "feature_names_in_"):
+        column = data.iloc[:, 0]
+        return column if column.dtype.kind == "O" or str(column.dtype) == "str" else data
+    return data
 
 
 def _first_column(data: Any) -> Any:

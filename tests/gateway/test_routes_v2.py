@@ -337,4 +337,4 @@ async def test_success_and_failure_are_counted() -> None:
     assert (stats.succeeded, stats.failed, stats.rows, stats.batches) == (2, 2, 8, 1.0)
     assert (stats.decode.total, stats.predict.total, stats.encode.total) == (2, 4, 6)
     assert stats.total.count == 4
-    assert 0 < stats.queue.total <= stats.total.total
+    assert 0 < stats.transfer.total <= stats.total.total

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from service_calls import ask, served, spec
 
 from modelhub.serving import (
     AutoModelPredictor,
@@ -26,37 +27,10 @@ from modelhub.serving import (
 )
 from modelhub.serving.protocol.messages import InferRequest
 from modelhub.serving.workers.groups import collect
-from modelhub.serving.workers.service_adapter import ServiceAdapter, adapt
 from modelhub.serving.workers.service_loading import find_service
 from modelhub.serving.workers.spec import WorkerSpec
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
-
-
-class Model:
-    """Returns what it is given, and says of which type that was."""
-
-    def predict(self, data: Any, params: Any = None) -> Any:
-        return {"type": type(data).__name__, "value": data}
-
-
-def spec(**changes: Any) -> WorkerSpec:
-    plain: dict[str, Any] = {"name": "m", "version": "7", "replica": 0, "generation": 0}
-    return WorkerSpec(**plain, token="", endpoint="", journal="", cwd="", **{"model_path": "", **changes})
-
-
-def served(service: ModelhubModelService) -> ServiceAdapter:
-    service.loaded_model = service.loaded_model or Model()
-    service.ready = True
-    return adapt(service, spec())
-
-
-def ask(adapter: ServiceAdapter, body: Any, **request: Any) -> tuple[int, Any]:
-    """Status (0: success) and the answer's JSON; failures as the loop would answer them."""
-    message = InferRequest(id=1, **{"content_type": "application/json", **request})
-    call = adapter.decode(message, body if isinstance(body, bytes) else json.dumps(body).encode())
-    answer = adapter.encode(call, adapter.predict(call))
-    return answer.status, json.loads(bytes(answer.body))
 
 
 class Text(ModelhubModelService):

@@ -57,7 +57,7 @@ class Model:
         self.phase_seconds = 2.14
         self.wants_headers = False
         self.queued, self.in_flight = 3, 2
-        self.entry = ModelSettings(name=name, uri=self.uri)
+        self.entry = ModelSettings(name="any", uri=self.uri)
         self.replicas: list[Any] = []
         self.stats = Metrics().model(self)  # type: ignore[arg-type]
         self.described: dict[str, Any] = {"platform": "mlflow_sklearn", "inputs": [], "outputs": []}

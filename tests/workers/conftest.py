@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from quiet_mlflow import import_mlflow, quiet
 
 from modelhub.serving.workers.loading import load
 from modelhub.serving.workers.served import ServedModel
@@ -20,20 +18,9 @@ def spec(path: Path, **changes: Any) -> WorkerSpec:
     return WorkerSpec(path.name, "3", 0, 0, "", "", str(path), "", "/", **changes)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """mlflow warns of many things; recording them holds even where it changes the filters."""
-    with warnings.catch_warnings(record=True):
-        warnings.simplefilter("ignore")
-        yield
-
-
 @pytest.fixture(scope="session")
 def mlflow_imported() -> None:
-    """mlflow's import takes seconds and warns."""
-    with quiet():
-        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-        import mlflow.pyfunc  # noqa: F401
+    import_mlflow()
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from typing import Any
 import pytest
 from v2_client import parse, request, tensor
 
-from modelhub.serving.protocol.errors import InvalidRequest, LoadError, NotSupported
+from modelhub.serving.protocol.errors import InvalidRequest, LoadError
 from modelhub.serving.protocol.messages import InferRequest
 from modelhub.serving.workers.loading import load
+from modelhub.serving.workers.mlflow_advice import without_advice
 from modelhub.serving.workers.served import ServedModel
 from modelhub.serving.workers.spec import WorkerSpec
 
@@ -42,12 +44,6 @@ def test_unusable_mlmodel(tmp_path: Path, text: str, message: str) -> None:
         load(spec(tmp_path))
 
 
-@pytest.mark.parametrize("changes", [{"service": "own:Service"}, {"model_type": "pytorch"}])
-def test_what_is_not_served_yet(tmp_path: Path, changes: dict[str, str]) -> None:
-    with pytest.raises(NotSupported):
-        load(spec(tmp_path, **changes))
-
-
 @pytest.mark.parametrize(
     ("hint", "sent", "got"),
     [
@@ -70,6 +66,18 @@ def test_data_against_a_type_hint_are_the_clients_mistake(save: Callable[..., Se
     with pytest.raises(InvalidRequest, match="type hint") as caught:
         model.predict(call)
     assert "secret" not in caught.value.message
+
+
+def test_mlflows_advice_for_authors_is_not_shown(models: Path, mlflow_imported: None) -> None:
+    """A model without type hints is loaded in silence; other warnings are heard."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        load(spec(models / "echo"))
+        with without_advice():
+            warnings.warn("something else", stacklevel=1)
+    texts = [str(each.message) for each in heard]
+    assert not [text for text in texts if "Add type hints" in text]
+    assert "something else" in texts
 
 
 def test_importing_the_data_path_imports_no_libraries() -> None:

@@ -1,0 +1,127 @@
+"""Traces with OpenTelemetry, for who installs the extra `tracing` and sets OTEL_EXPORTER_OTLP_ENDPOINT.
+
+A request becomes one span (its parent: the client's W3C `traceparent`) with one child per phase. They are made when
+the request has ended, from the times that it has taken anyway; nothing is measured twice, and without a tracer a
+request pays for one comparison.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..protocol.messages import InferReply
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Tracer
+
+    from .model import ModelVersion
+
+log = logging.getLogger(__name__)
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+#: None: nobody wants traces.
+tracer: Tracer | None = None
+_provider: TracerProvider | None = None
+#: What of OpenTelemetry's API a request needs: imported in `start`, not in the middle of a request.
+_api = SimpleNamespace()
+
+
+def start() -> None:
+    """Begin to export if the environment names a receiver; the standard OTEL_* variables hold (sampler, headers, …)."""
+    global tracer, _provider, _api
+    if not any(os.environ.get(name) for name in _ENDPOINTS) or os.environ.get("OTEL_SDK_DISABLED", "") == "true":
+        return
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+    except ImportError as error:
+        log.warning("no traces are sent: %s; install the extra: pip install 'modelhub-serving[tracing]'", error)
+        return
+    attributes = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": "modelhub-serving"}
+    _provider = TracerProvider(resource=Resource.create(attributes))
+    _provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    _api = SimpleNamespace(
+        propagator=TraceContextTextMapPropagator(),
+        kind=SpanKind.SERVER,
+        inside=set_span_in_context,
+        failed=lambda code: Status(StatusCode.ERROR, code),
+    )
+    tracer = _provider.get_tracer("modelhub.serving", __version__)
+    log.info("traces are sent to %s", next(os.environ[name] for name in reversed(_ENDPOINTS) if os.environ.get(name)))
+
+
+def stop() -> None:
+    """Send what is left. Blocks for the exporter's timeout at most; call it in a thread."""
+    global tracer, _provider
+    provider, tracer, _provider = _provider, None, None
+    if provider is not None:
+        provider.shutdown()
+
+
+def record(
+    version: ModelVersion,
+    route: str,
+    parent: str,
+    request_id: str | None,
+    status: int,
+    elapsed: int,
+    reply: InferReply | None = None,
+    error: BaseException | None = None,
+) -> None:
+    """The spans of one request that ends now, `elapsed` nanoseconds after it came. `parent`: its traceparent, or ""."""
+    if tracer is None:
+        return
+    api = _api
+    end = time.time_ns()
+    began = end - elapsed
+    context = api.propagator.extract({"traceparent": parent} if parent else {})
+    attributes: dict[str, Any] = {
+        "modelhub.model": version.name,
+        "modelhub.version": version.version,
+        "modelhub.route": route,
+        "modelhub.environment": version.environment,
+        "http.response.status_code": status,
+    }
+    if request_id is not None:
+        attributes["modelhub.request_id"] = request_id
+    if reply is not None:
+        attributes |= {"modelhub.rows": reply.rows, "modelhub.batch": reply.batch}
+    span = tracer.start_span(f"{route} {version.name}", context, kind=api.kind, attributes=attributes, start_time=began)
+    if status >= 500:
+        span.set_status(api.failed(getattr(error, "code", None)))
+    if reply is not None and span.is_recording():
+        inside = api.inside(span)
+        for name, start_ns, end_ns in _phases(reply, began, end):
+            tracer.start_span(name, inside, start_time=start_ns).end(end_ns)
+    span.end(end)
+
+
+def _phases(reply: InferReply, began: int, end: int) -> list[tuple[str, int, int]]:
+    """(name, begin, end) in unix nanoseconds: the queue from the arrival on, the worker so that half of what is left
+    over, the transfer, lies on either side of it."""
+    queued = began + reply.queue_ns
+    parts = (
+        ("batch wait", reply.wait_ns),
+        ("decode", reply.decode_ns),
+        ("predict", reply.predict_ns),
+        ("encode", reply.encode_ns),
+    )
+    worked = sum(nanoseconds for _, nanoseconds in parts)
+    at = queued + max((end - queued - worked) // 2, 0)
+    found = [("queue", began, queued), ("worker", at, at + worked)]
+    for name, nanoseconds in parts:
+        if nanoseconds:
+            found.append((name, at, at + nanoseconds))
+        at += nanoseconds
+    return found
