@@ -1,8 +1,8 @@
 """CPU of the gateway for a small gRPC request, beside what it cannot do without: `python bench/grpc_cost.py`.
 
-    echo           a bare grpc.aio server under uvloop that answers with the bytes it got
-    echo, worker   the same, with a bare ZeroMQ round trip to another process in between
-    ratio          the gateway / echo with a worker; 1.3 is the promise
+    gRPC echo     a bare grpc.aio server under uvloop that answers with the bytes it got
+    round trip    what a worker costs the gateway: its CPU for the same over HTTP, less that of a bare aiohttp echo
+    ratio         gRPC through the gateway / (gRPC echo + round trip); 1.3 is the promise
 
 Each server is a process of its own and only its own CPU counts. All are asked in turns, so that other work on
 the machine hurts them alike.
@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import signal
 import struct
 import subprocess
 import sys
@@ -26,6 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
+import aiohttp
 import grpc
 import psutil
 import uvloop
@@ -45,44 +44,34 @@ class Identity(mlflow.pyfunc.PythonModel):
 mlflow.models.set_model(Identity())
 """
 
-#: A worker that echoes over ZeroMQ, read by the socket's descriptor as the gateway does, and nothing else.
 GRPC_ECHO = """
-import asyncio, grpc, os, sys, tempfile, uvloop, zmq
-worker = sys.argv[1] == "worker"
-path = "ipc://" + os.path.join(tempfile.mkdtemp(), "echo")
-if worker and os.fork() == 0:
-    socket = zmq.Context().socket(zmq.DEALER)
-    socket.connect(path)
-    socket.send(b"here")
-    while True:
-        socket.send_multipart(socket.recv_multipart())
+import asyncio, grpc, uvloop
 async def main():
     server = grpc.aio.server()
-    loop = asyncio.get_running_loop()
-    waiting = {}
-    if worker:
-        router = zmq.Context().socket(zmq.ROUTER)
-        router.bind(path)
-        peer, _ = router.recv_multipart()
-        def read():
-            while router.getsockopt(zmq.EVENTS) & zmq.POLLIN:
-                _, number, answer = router.recv_multipart()
-                waiting.pop(number).set_result(answer)
-        loop.add_reader(router.fileno(), read)
     async def echo(request, context):
-        if not worker:
-            return request
-        number = id(request).to_bytes(8, "little")
-        answer = waiting[number] = loop.create_future()
-        router.send_multipart([peer, number, request])
-        read()  # the descriptor tells changes only
-        return await answer
+        return request
     handler = grpc.unary_unary_rpc_method_handler(echo)
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler("inference.GRPCInferenceService", {"ModelInfer": handler}),))
     print(server.add_insecure_port("127.0.0.1:0"), flush=True)
     await server.start()
     await server.wait_for_termination()
+uvloop.run(main())
+"""
+
+HTTP_ECHO = """
+import asyncio, uvloop
+from aiohttp import web
+async def echo(request):
+    return web.Response(body=await request.read())
+async def main():
+    app = web.Application()
+    app.add_routes([web.post("/v2/models/{model}/infer", echo)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    print(runner.addresses[0][1], flush=True)
+    await asyncio.Event().wait()
 uvloop.run(main())
 """
 
@@ -94,27 +83,33 @@ def main() -> int:
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        gateway, grpc_url = start_gateway(folder, stack)
-        alone, alone_url = start_echo("alone", stack)
-        worker, worker_url = start_echo("worker", stack)
-        servers = {"echo": (alone, alone_url), "echo, worker": (worker, worker_url), "gateway": (gateway, grpc_url)}
+        gateway, url, grpc_url = start_gateway(folder, stack)
+        grpc_echo, grpc_place = start_echo(GRPC_ECHO, stack)
+        http_echo, http_place = start_echo(HTTP_ECHO, stack)
+        servers = {
+            "gRPC echo": (grpc_echo, by_grpc, grpc_place),
+            "HTTP echo": (http_echo, by_http, f"http://{http_place}"),
+            "gateway, HTTP": (gateway, by_http, url),
+            "gateway, gRPC": (gateway, by_grpc, grpc_url),
+        }
         cost = {name: list[float]() for name in servers}
         for turn in range(options.rounds + 1):
-            for name, (process, address) in servers.items():
+            for name, (process, load, address) in servers.items():
                 before = cpu(process)
                 uvloop.run(load(address, options.requests))
                 if turn:  # the first round warms up
                     cost[name].append((cpu(process) - before) / options.requests * 1e6)
     found = {name: median(values) for name, values in cost.items()}
+    found["round trip"] = found["gateway, HTTP"] - found["HTTP echo"]
     for name, microseconds in found.items():
         print(f"{name:14} {microseconds:5.0f} µs of CPU per request")
-    ratio = found["gateway"] / found["echo, worker"]
+    ratio = found["gateway, gRPC"] / (found["gRPC echo"] + found["round trip"])
     print(f"ratio {ratio:.2f} (promised: {PROMISE})")
     return 0 if ratio <= PROMISE else 1
 
 
-def start_gateway(folder: Path, stack: ExitStack) -> tuple[psutil.Process, str]:
-    """A gateway with one small model: its process and its address."""
+def start_gateway(folder: Path, stack: ExitStack) -> tuple[psutil.Process, str, str]:
+    """A gateway with one small model: its process and its two addresses."""
     save = (
         "import mlflow, numpy as np\n"
         "from mlflow.models import ModelSignature\n"
@@ -136,23 +131,18 @@ def start_gateway(folder: Path, stack: ExitStack) -> tuple[psutil.Process, str]:
     wait(note.exists, "the gateway does not listen")
     facts = json.loads(note.read_text())
     wait(lambda: ready(f"{facts['url']}/v2/health/ready"), "the model is not ready")
-    return psutil.Process(running.pid), str(facts["grpc_url"])
+    return psutil.Process(running.pid), facts["url"], facts["grpc_url"]
 
 
-def start_echo(kind: str, stack: ExitStack) -> tuple[psutil.Process, str]:
-    running = subprocess.Popen(
-        [sys.executable, "-c", GRPC_ECHO, kind], stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
+def start_echo(script: str, stack: ExitStack) -> tuple[psutil.Process, str]:
+    running = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     stack.callback(end, running)
     assert running.stdout is not None
     return psutil.Process(running.pid), f"127.0.0.1:{int(running.stdout.readline())}"
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    if os.getpgid(process.pid) == process.pid:
-        os.killpg(process.pid, signal.SIGKILL)  # an echo and its worker
-    else:
-        process.terminate()
+    process.terminate()
     process.wait(30)
 
 
@@ -177,7 +167,7 @@ def cpu(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-async def load(address: str, count: int) -> None:
+async def by_grpc(address: str, count: int) -> None:
     request = pb.ModelInferRequest(model_name="identity", raw_input_contents=[RAW])
     request.inputs.add(name="input-0", datatype="FP32", shape=[2, 2])
     data = request.SerializeToString()
@@ -187,6 +177,21 @@ async def load(address: str, count: int) -> None:
         async def one_after_another() -> None:
             for _ in range(count // CONCURRENCY):
                 await call(data)
+
+        await asyncio.gather(*(one_after_another() for _ in range(CONCURRENCY)))
+
+
+async def by_http(url: str, count: int) -> None:
+    head = {"name": "input-0", "shape": [2, 2], "datatype": "FP32", "parameters": {"binary_data_size": len(RAW)}}
+    text = json.dumps({"inputs": [head], "parameters": {"binary_data_output": True}}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(text))}
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONCURRENCY)) as session:
+
+        async def one_after_another() -> None:
+            for _ in range(count // CONCURRENCY):
+                async with session.post(f"{url}/v2/models/identity/infer", data=text + RAW, headers=headers) as answer:
+                    await answer.read()
+                    answer.raise_for_status()
 
         await asyncio.gather(*(one_after_another() for _ in range(CONCURRENCY)))
 

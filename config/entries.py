@@ -167,6 +167,9 @@ class ModelSettings(EntryDefaults):
     version: VersionLabel | None = None
     """The version in the routes; None: the registry's, else 1."""
 
+    default: bool = False
+    """This one of several versions of its name answers requests that name none; else the newest that is ready does."""
+
     service: ClassTarget | None = None
     """package.module:Class of a service that answers instead of the default one."""
 

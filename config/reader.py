@@ -70,7 +70,7 @@ class EntryReader:
         return tuple(found.values())
 
     def check_names(self, readiness: str | tuple[str, ...]) -> None:
-        """No name and version twice; the names that `server.readiness` lists exist."""
+        """No name and version twice, nor two defaults; the names that `server.readiness` lists exist."""
         first: dict[tuple[str, str | None], KeyPath] = {}
         for path, entry in self._read:
             key = (entry.name, entry.known_version)
@@ -82,6 +82,13 @@ class EntryReader:
                     "give it another name or version",
                 )
             first.setdefault(key, path)
+        defaults: dict[str, KeyPath] = {}
+        for path, entry in self._read:
+            if entry.default and entry.name in defaults:
+                where = self._problems.place(defaults[entry.name])
+                self._problems.add((*path, "default"), f"{entry.name} has a default version already, at {where}")
+            elif entry.default:
+                defaults[entry.name] = path
         names = {entry.name for _, entry in self._read}
         if not isinstance(readiness, str) and names:
             for name in readiness:

@@ -9,6 +9,7 @@ from typing import Any
 
 TARGET = Path(__file__).parent / "helm" / "modelhub-serving" / "files" / "dashboard.json"
 MODEL = 'model=~"$model"'
+PREDICT = f'{MODEL},phase="predict"'
 RATE = "$__rate_interval"
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
@@ -104,7 +105,7 @@ ROWS: dict[str, list[Panel]] = {
             ],
             "s",
             stacked=True,
-            description="queue: in the gateway. batch_wait, decode, predict, encode: in the worker. transfer: the rest.",
+            description="queue: in the gateway. batch_wait to encode: in the worker. transfer: the rest.",
         ),
         Panel("By route", [(rate("modelhub_requests_total", "route"), "{{route}}")], "reqps"),
         Panel("Rows per second", [(rate("modelhub_rows_total", "model"), "{{model}}")]),
@@ -112,7 +113,7 @@ ROWS: dict[str, list[Panel]] = {
             "Requests per call of predict",
             [
                 (
-                    f"{rate('modelhub_request_phase_seconds_count', 'model', where=MODEL + ',phase=' + chr(34) + 'predict' + chr(34))}"
+                    f"{rate('modelhub_request_phase_seconds_count', 'model', where=PREDICT)}"
                     f" / {rate('modelhub_batches_total', 'model')}",
                     "{{model}}",
                 )

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config.settings import GroupSettings, ModelSettings, Settings
+from ..config.folders import own_models, with_folder
+from ..config.settings import ModelSettings, Settings
 from ..protocol.errors import ConfigError, InvalidRequest, NotReady
 from .group import Group
 from .lifecycle import ModelState
@@ -20,8 +22,12 @@ from .memory_book import MemoryBook
 from .model import ModelVersion
 from .registry import Registry
 from .resources import Resources
+from .timeouts import timeout
 
 log = logging.getLogger(__name__)
+
+#: Seconds until a new version that found no room in its group is tried again.
+ROLL_RETRY = 10.0
 
 
 @dataclass
@@ -60,6 +66,7 @@ class Catalog:
         read_again: Callable[[], Settings] | None = None,
     ) -> None:
         """`read_again` reads the configuration anew, with the flags and variables of the start."""
+        self.settings = settings
         self.groups: dict[str, Group] = {}
         self.slots: dict[tuple[str, str], Slot] = {}
         self._registry = registry
@@ -67,7 +74,8 @@ class Catalog:
         self._book = book
         self._read_again = read_again
         self._reloading = asyncio.Lock()
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._unusable: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         for group in settings.groups:
             self.groups[group.name] = Group(group, book)
         for entry, name in settings.entries:
@@ -81,15 +89,39 @@ class Catalog:
             if slot.version.group is None:
                 slot.version.load()
         for group in self.groups.values():
-            for version in _preloaded(group):
-                version.load()
+            self._beside(self._preload(group), f"preload {group.name}")
+
+    async def _preload(self, group: Group) -> None:
+        """The models of `preload_order` one after another, as many at once as the group loads; then an eager one's."""
+        order = {name: place for place, name in enumerate(group.settings.preload_order)}
+        listed = [member for member in group.members if member.name in order and member.serves]
+        under_way: set[asyncio.Task[None]] = set()
+        for version in sorted(listed, key=lambda member: order[member.name]):
+            while len(under_way) >= group.settings.parallel_loads:
+                _, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+            under_way.add(self._load_in_advance(version))
+        if not group.lazy:
+            self._load_missing(group)
+
+    def _load_in_advance(self, version: ModelVersion) -> asyncio.Task[None]:
+        """Load it as far as there is room: nobody has asked for it."""
+        version.in_advance = True
+        return version.load()
+
+    def _load_missing(self, group: Group) -> None:
+        """What an eager group has not loaded yet."""
+        for member in group.members:
+            if member.state is ModelState.UNLOADED and member.serves and not member.away:
+                self._load_in_advance(member)
 
     async def evict_one(self, reason: str) -> bool:
-        """Make room in the whole container: the least recently used idle model of a lazy group goes."""
-        for group in self.groups.values():
-            if await group.evict_one(reason):
-                return True
-        return False
+        """Make room in the whole container: the least recently used idle model of all lazy groups goes."""
+        idle = [(victim, group) for group in self.groups.values() if (victim := group.idlest()) is not None]
+        if not idle:
+            return False
+        victim, group = min(idle, key=lambda each: each[0].last_used)
+        await group.evict(victim, reason)
+        return True
 
     async def close(self, grace: float) -> None:
         """End every version; nothing is loaded any more."""
@@ -99,7 +131,13 @@ class Catalog:
                 slot.roll.cancel()
         versions = list(self._registry.all())
         await asyncio.gather(*(version.unload(grace, "the server stops") for version in versions))
-        await asyncio.gather(*self._leaving, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _beside(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Do it beside everything else; `close` waits for it."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def tick(self) -> None:
         """Each second: groups let go what is idle or too much."""
@@ -114,33 +152,29 @@ class Catalog:
         self._registry.add(version)
         return version
 
-    def _leave(self, version: ModelVersion, reason: str, *, forget: bool = True) -> None:
-        """Drain and end a version beside everything else."""
+    def _leave(self, version: ModelVersion, reason: str) -> None:
+        """Drain and end a version beside everything else, and forget it."""
+        version.retired, version.beside = True, None
 
         async def leave() -> None:
             await version.unload(version.timeout, reason)
-            if forget:
-                self._registry.remove(version)
-                if version.group is not None:
-                    version.group.members.remove(version)
+            self._registry.remove(version)
+            if version.group is not None:
+                version.group.forget(version)
 
-        task = asyncio.create_task(leave(), name=f"leave {version.label}")
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        self._beside(leave(), f"leave {version.label}")
 
     def roll(self, slot: Slot, entry: ModelSettings, group: Group | None, why: str) -> None:
         """Bring a new version of an entry beside the old one, and swap when it is READY; else the old one stays."""
         self.cancel_roll(slot, "superseded")
-        old = slot.version
         candidate = ModelVersion(entry, group, self._resources)
-        if old.state in (ModelState.UNLOADED, ModelState.FAILED) and (old.lazy or old.away):
-            candidate.away = old.away
-            self._registry.add(candidate)
-            self._swap(slot, candidate, why)
-            return
+        candidate.beside = slot.version
         slot.candidate = candidate
-        self._registry.add(candidate, serving=old)
-        slot.roll = asyncio.create_task(self._roll(slot, candidate, why), name=f"roll {candidate.label}")
+        self._registry.add(candidate)
+        if _may_swap_unloaded(slot.version):
+            self._swap(slot, candidate, why)
+        else:
+            slot.roll = asyncio.create_task(self._roll(slot, candidate, why), name=f"roll {candidate.label}")
 
     def cancel_roll(self, slot: Slot, why: str) -> None:
         """The new version is not wanted any more; the one that serves goes on."""
@@ -151,30 +185,43 @@ class Catalog:
         slot.candidate = slot.roll = None
 
     async def _roll(self, slot: Slot, candidate: ModelVersion, why: str) -> None:
-        await candidate.load()
-        if candidate.state is not ModelState.READY:
-            self._resources.metrics.rolled(candidate.name, "failed")
-        while candidate.state is not ModelState.READY:
-            log.error(
-                "%s: the new version %s does not become ready, %s goes on serving: %s",
-                candidate.name,
-                candidate.version,
-                slot.version.label,
-                candidate.reason,
-            )
-            await candidate.until(ModelState.READY, ModelState.UNLOADED)
-            if candidate.state is ModelState.UNLOADED:
-                return
+        """Until it has taken over: what fails to load, or finds no room, is tried again."""
+        said = ""
+        while not _may_swap_unloaded(slot.version):
+            await asyncio.wait({candidate.load()})
+            if candidate.state is ModelState.READY:
+                break
+            if not said:
+                self._resources.metrics.rolled(candidate.name, "failed")
+            if candidate.reason != said:
+                said = candidate.reason
+                log.error(
+                    "%s: the new version %s does not become ready, %s goes on serving: %s",
+                    candidate.name,
+                    candidate.version,
+                    slot.version.label,
+                    candidate.reason,
+                )
+            wait = candidate.retry_at - time.monotonic() if candidate.retry_at is not None else ROLL_RETRY
+            try:
+                async with timeout(max(wait, 0.1)):
+                    await candidate.until(ModelState.READY)
+            except asyncio.TimeoutError:
+                continue
         self._swap(slot, candidate, why)
 
     def _swap(self, slot: Slot, candidate: ModelVersion, why: str) -> None:
+        """From here on the new version serves, in one step."""
         old, slot.version, slot.candidate, slot.roll = slot.version, candidate, None, None
-        self._registry.serve(candidate)
+        candidate.beside = None
+        self._leave(old, f"replaced by {candidate.label}")
         self._resources.metrics.rolled(candidate.name, "swapped")
         log.info(
             "%s is now served by version %s, before by %s: %s", candidate.name, candidate.version, old.version, why
         )
-        self._leave(old, f"replaced by {candidate.label}")
+        if old.away:
+            candidate.away = True
+            self._beside(candidate.unload(candidate.timeout, old.reason), f"unload {candidate.label}")
 
     # ---- operators ------------------------------------------------------------------------------
 
@@ -183,31 +230,39 @@ class Catalog:
 
         Raises NotFound, NotReady and InvalidRequest.
         """
-        slot = self._slot(name, version)
-        target = slot.version
+        target = self._registry.find(name, version)
+        slot = self._slot(target)
         target.away = False
+        overridden = False
         if config:
             entry = _overridden(slot.entry, config)
-            if entry != target.entry:
-                self.roll(slot, entry, target.group, "its load overrides the configuration")
-                target = slot.candidate or slot.version
+            if entry != slot.version.entry:
+                self.roll(slot, entry, slot.version.group, "its load overrides the configuration")
+                target, overridden = slot.candidate or slot.version, True
                 target.away = False
-        await asyncio.shield(target.load())
+        target.in_advance = False
+        await asyncio.wait({target.load()})
         if target.state is not ModelState.READY:
-            raise NotReady(f"model {target.label} was not loaded: it is {target.state.value}: {target.reason}")
+            state, reason = target.state.value, target.reason
+            if overridden and slot.candidate is target:
+                self.cancel_roll(slot, "its load failed")
+            raise NotReady(f"model {target.label} was not loaded: it is {state}: {reason}")
+        if slot.candidate is target and slot.roll is not None:
+            await asyncio.wait({slot.roll})
 
     async def unload(self, name: str, version: str | None) -> None:
         """Drain a model and keep it away until it is loaded by an operator. Raises NotFound."""
-        target = self._slot(name, version).version
+        target = self._registry.find(name, version)
+        self._slot(target)
         target.away = True
         await target.unload(target.timeout, "unloaded by an operator")
 
-    def _slot(self, name: str, version: str | None) -> Slot:
-        found = self._registry.find(name, version)
+    def _slot(self, version: ModelVersion) -> Slot:
+        """The entry that a version belongs to. Raises NotReady for one that leaves."""
         for slot in self.slots.values():
-            if slot.version is found or slot.candidate is found:
+            if slot.version is version or slot.candidate is version:
                 return slot
-        raise NotReady(f"model {found.label} is being replaced: try again", retry_after=1.0)
+        raise NotReady(f"model {version.label} is being replaced: try again", retry_after=1.0)
 
     # ---- the file -------------------------------------------------------------------------------
 
@@ -225,6 +280,21 @@ class Catalog:
             log.info("configuration reloaded: %s", changes)
             return changes
 
+    async def folder_changed(self, group: str, names: list[str], changed: set[str]) -> None:
+        """The folder of this group now holds these models; those in `changed` have new content."""
+        async with self._reloading:
+            settings, unusable = with_folder(self.settings, group, names)
+            for name in set(unusable) - self._unusable:
+                log.warning("group %s: its folder's %s is not served: no such name is possible, or taken", group, name)
+            self._unusable.update(unusable)
+            changes = self._apply(settings)
+            own = {model.name for each in settings.groups for model in own_models(each, settings.defaults)}
+            for slot in [slot for key, slot in self.slots.items() if key[0] in changed - own]:
+                changes.changed.append(slot.version.label)
+                self.roll(slot, slot.entry, slot.version.group, "its folder has new content")
+            if changes != Changes():
+                log.info("the folder of group %s has changed: %s", group, changes)
+
     def _apply(self, settings: Settings) -> Changes:
         changes = Changes()
         for group in settings.groups:
@@ -236,33 +306,38 @@ class Catalog:
         for key in [key for key in self.slots if key not in wanted]:
             slot = self.slots.pop(key)
             changes.removed.append(slot.version.label)
-            for version in filter(None, [slot.candidate, slot.version]):
-                self._leave(version, "removed from the configuration")
+            self.cancel_roll(slot, "removed from the configuration")
+            self._leave(slot.version, "removed from the configuration")
         for key, (entry, owner) in wanted.items():
             slot_ = self.slots.get(key)
             if slot_ is None:
                 version = self._add(entry, owner)
                 changes.added.append(version.label)
-                if not version.lazy:
+                if owner is None:
                     version.load()
             elif slot_.entry != entry or slot_.version.group is not owner:
                 slot_.entry = entry
                 changes.changed.append(slot_.version.label)
-                self.roll(slot_, entry, owner, "the configuration has changed")
+                if slot_.version.entry == entry and slot_.version.group is owner:
+                    self.cancel_roll(slot_, "the configuration has changed back")
+                else:
+                    self.roll(slot_, entry, owner, "the configuration has changed")
         for name in [name for name in self.groups if name not in {group.name for group in settings.groups}]:
             del self.groups[name]
+        for each in self.groups.values():
+            if not each.lazy:
+                self._load_missing(each)
+        self.settings = settings
         return changes
+
+
+def _may_swap_unloaded(old: ModelVersion) -> bool:
+    """Nothing of it runs and nobody waits for it: its successor need not be loaded to take over."""
+    return old.state in (ModelState.UNLOADED, ModelState.FAILED) and (old.lazy or old.away) and not old.queued
 
 
 def _key(entry: ModelSettings) -> tuple[str, str]:
     return entry.name, entry.known_version or ""
-
-
-def _preloaded(group: Group) -> Iterable[ModelVersion]:
-    settings: GroupSettings = group.settings
-    order = {name: place for place, name in enumerate(settings.preload_order)}
-    first = sorted((member for member in group.members if member.name in order), key=lambda member: order[member.name])
-    return first if group.lazy else [*first, *(member for member in group.members if member.name not in order)]
 
 
 def _overridden(entry: ModelSettings, config: dict[str, Any]) -> ModelSettings:

@@ -1,4 +1,4 @@
-"""The command `modelhub`: serve, check, schema, status, env.
+"""The command `modelhub`: serve, check, schema, status, reload, env.
 
 Only argparse is imported at the top: what a command needs is imported when it runs, so that `--help`
 answers at once. Settings are not listed here: every `--server.…` and `--defaults.…` goes to
@@ -103,6 +103,12 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     status.add_argument("--url", help="the same")
     status.add_argument("--json", action="store_true", help="print the gateway's answer as it is")
 
+    reload = add("reload", _reload, "have a running gateway read its configuration again")
+    reload.add_argument(
+        "address", nargs="?", metavar="URL", help="the gateway's (admin) address; else the newest one running here"
+    )
+    reload.add_argument("--url", help="the same")
+
     if arguments[:1] == ["env"]:
         from .cli_env import add_parser
 
@@ -177,3 +183,9 @@ def _status(args: argparse.Namespace) -> int:
     from .cli_status import show
 
     return show(args.address or args.url, args.flags, as_json=args.json)
+
+
+def _reload(args: argparse.Namespace) -> int:
+    from .cli_reload import reload
+
+    return reload(args.address or args.url, args.flags)

@@ -39,20 +39,25 @@ class Running(NamedTuple):
 def show(address: str | None, flags: Mapping[str, str], *, as_json: bool) -> int:
     """Print the status of the gateway at the address, or of the newest one that runs here; 0."""
     if address is None:
-        state_dir = Path(load_server(flags=flags).state_dir)
-        newest = next(iter(running_gateways(state_dir)), None)
-        if newest is None:
-            raise NotFound(
-                f"no gateway is running here (none has left its address in {state_dir / 'gateways'}); "
-                "start one with 'modelhub serve', or give its URL"
-            )
-        address = newest.url
+        address = find_gateway(flags)
     status = fetch_status(address)
     if as_json:
         print(json.dumps(status, indent=2))
     else:
         Console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(render(status, address))
     return 0
+
+
+def find_gateway(flags: Mapping[str, str]) -> str:
+    """The address (the admin port's) of the newest gateway that runs here. Raises NotFound."""
+    state_dir = Path(load_server(flags=flags).state_dir)
+    newest = next(iter(running_gateways(state_dir)), None)
+    if newest is None:
+        raise NotFound(
+            f"no gateway is running here (none has left its address in {state_dir / 'gateways'}); "
+            "start one with 'modelhub serve', or give its URL"
+        )
+    return newest.url
 
 
 def running_gateways(state_dir: Path) -> list[Running]:

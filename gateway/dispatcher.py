@@ -131,6 +131,10 @@ class Dispatcher:
         self._workers.append(worker)
         self._pump()
 
+    def let_go(self) -> None:
+        """Send no more to the present workers, which hold nothing: what comes now waits for their successors."""
+        self._workers.clear()
+
     def detach(self, worker: WorkerLink, begun: Iterable[int], reason: str) -> None:
         """A worker is gone. What it had not begun is sent again; what it had begun is retried once, alone."""
         if worker in self._workers:

@@ -17,6 +17,9 @@ from .fetch import Fetcher
 
 log = logging.getLogger(__name__)
 
+#: Seconds until the next look after one that failed.
+RETRY = 5.0
+
 _MOVING = re.compile(r"models:/{1,3}(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<latest>latest))")
 
 
@@ -37,8 +40,12 @@ class Follower:
 
     async def run(self) -> None:
         while True:
-            wait = await self.look()
-            self._poked.clear()
+            self._poked.clear()  # before the look: what moves during it is looked at once more
+            try:
+                wait = await self.look()
+            except Exception:
+                log.exception("followed models: this look at the registry failed in the gateway itself")
+                wait = RETRY
             try:
                 await asyncio.wait_for(self._poked.wait(), wait)
             except asyncio.TimeoutError:

@@ -1,8 +1,9 @@
 """A group of models that share a memory budget: who may load now, and who has to leave for it.
 
-What counts is measured: the private bytes of the group's workers. A load is admitted with the size that
-the same content needed last time, so that two loads at once do not overshoot together; a content that was
-never seen loads alone. Only idle models that are not pinned are evicted, the least recently used first.
+What counts is measured: the private bytes of the group's workers. A load is admitted with the size that the
+same content needed last time, so that two loads at once do not overshoot together; a content that was never
+seen loads while no other such one does. Only idle models that are not pinned are evicted, the least recently
+used first, and only when that makes enough room.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from ..config.settings import GroupSettings
 from ..protocol.errors import NotReady
-from .lifecycle import ModelState
 from .memory import human
 from .memory_book import MemoryBook
+from .thrashing import Thrashing
 from .timeouts import timeout
 
 if TYPE_CHECKING:
@@ -27,11 +30,6 @@ log = logging.getLogger(__name__)
 
 #: Seconds that a load waits for a busy model to become idle before it is refused.
 ADMISSION_WAIT = 20.0
-#: A model that is loaded again within this many seconds of its eviction is a sign of thrashing,
-THRASH_WINDOW = 60.0
-#: and this many of them in that time are worth a warning, said again after REPEAT_WARNING.
-THRASH_RELOADS = 10
-REPEAT_WARNING = 600.0
 
 
 class NoRoom(NotReady):
@@ -39,7 +37,7 @@ class NoRoom(NotReady):
 
 
 class Group:
-    """The versions of one group. All on the event loop; `admit` is the only thing that waits."""
+    """The versions of one group. All on the event loop; `room` is what waits."""
 
     def __init__(self, settings: GroupSettings, book: MemoryBook) -> None:
         self.settings = settings
@@ -47,17 +45,17 @@ class Group:
         self.members: list[ModelVersion] = []
         self.loads = asyncio.Semaphore(settings.parallel_loads)
         self.evictions = 0
-        self.thrashing = 0
         #: Seconds that evicted models had been loaded.
         self.ages: deque[float] = deque(maxlen=1000)
+        self._thrashing = Thrashing(settings.name)
         self._book = book
+        #: Bytes kept for each version that is loaded, loads or leaves; what is measured counts where it is more.
         self._reserved: dict[ModelVersion, int] = {}
+        self._peaks: dict[ModelVersion, int] = {}
         self._admission = asyncio.Lock()
         self._unknown = asyncio.Lock()
         self._changed = asyncio.Event()
-        self._evicted: dict[ModelVersion, float] = {}
-        self._reloads: deque[float] = deque()
-        self._warned = float("-inf")
+        self._said_full = False
 
     def reconfigure(self, settings: GroupSettings) -> None:
         """New limits hold from the next look on; what is loaded stays loaded within them."""
@@ -68,16 +66,28 @@ class Group:
             member.lazy = self.lazy
         self.changed()
 
+    def forget(self, version: ModelVersion) -> None:
+        """It is no member any more."""
+        self.members.remove(version)
+        self._thrashing.forget(version)
+        self.changed()
+
     @property
     def lazy(self) -> bool:
         return self.settings.load == "lazy"
 
+    @property
+    def thrashing(self) -> int:
+        """Loads within a minute of the model's eviction."""
+        return self._thrashing.reloads
+
     def used(self) -> int:
-        """Bytes: what is measured, or reserved where there is no measurement yet."""
-        return sum(self._size(member) for member in self.members)
+        """Bytes: what is measured, or reserved where that is more."""
+        return sum(self._size(member) for member in self._reserved)
 
     def loaded(self) -> int:
-        return sum(1 for member in self.members if member in self._reserved or member.replicas)
+        """Models that are loaded, load or leave."""
+        return len(self._reserved)
 
     def changed(self) -> None:
         """Somebody became idle or left: whoever waits for room may look again."""
@@ -86,144 +96,190 @@ class Group:
     def _size(self, member: ModelVersion) -> int:
         return max(member.memory_private, self._reserved.get(member, 0))
 
+    def _known(self, version: ModelVersion) -> int | None:
+        """Bytes that all its replicas needed last time."""
+        known = self._book.size(version.source)
+        return None if known is None else known * version.entry.replicas
+
     # ---- before and after a load ----------------------------------------------------------------
 
-    async def admit(self, version: ModelVersion, source: str) -> None:
-        """Make room for a load and reserve it. Raises NoRoom, naming what holds the budget."""
-        known = self._book.size(source)
-        if known is None and self.settings.memory_budget:
-            await self._unknown.acquire()
-        try:
-            need = (known if known is not None else self._book.typical()) * version.entry.replicas
-            async with self._admission:
-                await self._make_room(version, need)
-                self._reserved[version] = need
-        except BaseException:
-            if known is None and self.settings.memory_budget:
-                self._unknown.release()
-            raise
-        version.unknown_size = known is None and bool(self.settings.memory_budget)
-        self._note_reload(version)
+    @asynccontextmanager
+    async def room(self, version: ModelVersion) -> AsyncIterator[None]:
+        """A place among the loads of the group and room in its budget, made by evictions where need be.
 
-    def settle(self, version: ModelVersion, source: str, measured: int) -> None:
-        """The load is over; `measured` 0: it failed."""
-        if measured and source:
-            self._book.remember(source, measured // max(version.entry.replicas, 1))
-        if version.unknown_size:
-            version.unknown_size = False
-            self._unknown.release()
-        if not measured:
+        At its end the version has replicas, and keeps its room until it has `left`; or none, and gives it back.
+        Raises NoRoom, naming what holds the budget.
+        """
+        async with AsyncExitStack() as stack:
+            if self.settings.memory_budget and self._known(version) is None:
+                await stack.enter_async_context(self._unknown)
+            await stack.enter_async_context(self.loads)
+            await self._admit(version)
+            try:
+                yield
+            finally:
+                self._settle(version)
+
+    def _settle(self, version: ModelVersion) -> None:
+        if not version.replicas:
             self._reserved.pop(version, None)
-        else:
-            self._reserved[version] = measured
+        elif version in self._reserved:
+            # not all replicas need be up yet, and what the content grew to last time it may grow to again
+            measured = max(replica.memory.private for replica in version.replicas) * len(version.replicas)
+            known = self._known(version)
+            if known is None and version.source and measured:
+                self._book.remember(version.source, measured // len(version.replicas))
+            self._reserved[version] = max(measured, known or 0)
         self.changed()
 
-    def left(self, version: ModelVersion, source: str, measured: int) -> None:
+    def leaves(self, version: ModelVersion) -> None:
+        """Its processes are about to end: until they have, what they hold is not free."""
+        if version in self._reserved:
+            self._reserved[version] = self._size(version)
+            self._note_peak(version)
+
+    def left(self, version: ModelVersion) -> None:
         """Its processes are gone."""
-        known = self._book.size(source)
-        if source and measured > (known or 0):
-            self._book.remember(source, measured)
         self._reserved.pop(version, None)
+        peak = self._peaks.pop(version, 0) // max(version.entry.replicas, 1)
+        if peak and version.source:
+            # up at once, down slowly: how much a model grows depends on the requests that it got
+            known = self._book.size(version.source) or 0
+            self._book.remember(version.source, peak if peak >= known else (3 * known + peak) // 4)
         self.changed()
 
-    async def _make_room(self, version: ModelVersion, need: int) -> None:
+    def _note_peak(self, version: ModelVersion) -> None:
+        self._peaks[version] = max(self._peaks.get(version, 0), version.memory_private)
+
+    async def _admit(self, version: ModelVersion) -> None:
+        """Reserve room, waiting for busy models where that helps. Raises NoRoom."""
         deadline = time.monotonic() + ADMISSION_WAIT
-        while self._lacks(need):
-            victim = self._victim(version)
-            if victim is not None:
-                await self._evict(victim, f"evicted to make room for {version.label}")
-                continue
-            if not self._someone_may_leave(version) or time.monotonic() > deadline:
+        while True:
+            async with self._admission:
+                known = self._known(version)
+                need = known if known is not None else self._book.typical() * version.entry.replicas
+                if await self._make_room(version, need):
+                    self._reserved[version] = need
+                    break
+            left = deadline - time.monotonic()
+            if not version.wanted or not self._someone_may_leave(version) or left <= 0:
+                self._say_full(version)
                 raise NoRoom(self._why_full(version, need), retry_after=5.0)
             self._changed.clear()
             try:
-                async with timeout(deadline - time.monotonic()):
+                async with timeout(left):
                     await self._changed.wait()
             except asyncio.TimeoutError:
                 continue
+        self._thrashing.loaded(version, self._enough)
 
-    def _lacks(self, need: int) -> bool:
+    async def _make_room(self, version: ModelVersion, need: int) -> bool:
+        """Evict as many as it takes; none where all that may go would not be enough."""
+        while not self._fits(version, need, self.loaded(), self.used()):
+            victims = self._victims(version, need) if version.wanted else []
+            if not victims:
+                return False
+            await self._evict(victims, f"evicted to make room for {version.label}")
+        budget = self.settings.memory_budget
+        if budget and need > budget:
+            size = f"{human(need)} of memory, more than the memory_budget of {human(budget)}"
+            log.warning("%s needs %s of group %s: it is loaded alone", version.label, size, self.name)
+        return True
+
+    def _fits(self, version: ModelVersion, need: int, loaded: int, used: int) -> bool:
+        """Whether one more of this size may load. One that is larger than the whole budget may when it is alone."""
         settings = self.settings
-        if settings.max_loaded is not None and self.loaded() >= settings.max_loaded:
-            return True
-        budget = settings.memory_budget
-        # a model larger than the whole budget is let in when it would be alone, and said so
-        return bool(budget) and self.used() + need > (budget or 0) and self.used() > 0
+        # the next version of a model is loaded beside it: for that moment the two count as one
+        most = None if settings.max_loaded is None else settings.max_loaded + (version.beside in self._reserved)
+        if most is not None and loaded >= most:
+            return False
+        return settings.memory_budget is None or loaded == 0 or used + need <= settings.memory_budget
 
-    def _victim(self, besides: ModelVersion | None = None) -> ModelVersion | None:
-        idle = [member for member in self.members if member is not besides and member.evictable]
-        return min(idle, key=lambda member: member.last_used, default=None)
+    def _idle(self) -> list[ModelVersion]:
+        """Those that may go, the least recently used first."""
+        return sorted((member for member in self._reserved if member.evictable), key=lambda member: member.last_used)
 
-    def _someone_may_leave(self, besides: ModelVersion) -> bool:
-        """A busy, loading or draining model that is not pinned: waiting for it makes sense."""
+    def _victims(self, version: ModelVersion, need: int) -> list[ModelVersion]:
+        """Who has to go so that it fits; nobody where that cannot be reached now."""
+        loaded, used = self.loaded(), self.used()
+        victims: list[ModelVersion] = []
+        for member in self._idle():
+            if member is version.beside:
+                continue  # it goes on answering until this one takes over
+            victims.append(member)
+            loaded, used = loaded - 1, used - self._size(member)
+            if self._fits(version, need, loaded, used):
+                return victims
+        return []
+
+    def _someone_may_leave(self, version: ModelVersion) -> bool:
+        """A busy, loading or leaving model that is not pinned: waiting for it makes sense."""
         return any(
-            member is not besides
-            and not member.entry.pinned
-            and member.state not in (ModelState.UNLOADED, ModelState.FAILED)
-            for member in self.members
+            member is not version and member is not version.beside and not member.entry.pinned
+            for member in self._reserved
         )
 
     def _why_full(self, version: ModelVersion, need: int) -> str:
-        holders = sorted(self.members, key=self._size, reverse=True)
+        holders = sorted(self._reserved, key=self._size, reverse=True)
         held = ", ".join(
             f"{member.label} {human(self._size(member))}{' (pinned)' if member.entry.pinned else ''}"
             for member in holders[:5]
-            if self._size(member) or member.replicas
         )
+        more = f" and {len(holders) - 5} more" if len(holders) > 5 else ""
         limit = f"memory_budget {human(self.settings.memory_budget)}" if self.settings.memory_budget else ""
         if self.settings.max_loaded is not None:
             limit = " and ".join(filter(None, [limit, f"max_loaded {self.settings.max_loaded}"]))
         wants = f" of about {human(need)}" if need else ""
-        return f"no room for {version.label}{wants} in group {self.name} ({limit}), which is held by {held or 'nobody'}"
+        return (
+            f"no room for {version.label}{wants} in group {self.name} ({limit}), "
+            f"which is held by {held or 'nobody'}{more}"
+        )
 
-    async def _evict(self, victim: ModelVersion, reason: str) -> None:
-        self.evictions += 1
-        self.ages.append(victim.phase_seconds)
-        self._evicted[victim] = time.monotonic()
-        await victim.unload(0.5, reason)
+    def _say_full(self, version: ModelVersion) -> None:
+        if not version.wanted and not self._said_full:
+            self._said_full = True
+            log.warning(
+                "group %s: not all that is to be loaded at start has room; the rest, %s first, is loaded by requests",
+                self.name,
+                version.label,
+            )
+
+    async def _evict(self, victims: list[ModelVersion], reason: str) -> None:
+        for victim in victims:
+            self.evictions += 1
+            self.ages.append(victim.phase_seconds)
+            self._thrashing.evicted(victim)
+        if victims:
+            await asyncio.wait([victim.evict(reason) for victim in victims])
+
+    def _enough(self) -> str:
+        """The budget that would hold what was used in the last minute, for people."""
+        wanted = self._thrashing.wanted(self._reserved)
+        return human(sum(max(self._size(member), self._known(member) or 0) for member in wanted))
 
     # ---- each second ----------------------------------------------------------------------------
 
     async def tick(self) -> None:
         """Evict what was idle for too long, and what has grown over the budget."""
         settings = self.settings
+        for member in self._reserved:
+            self._note_peak(member)
         if settings.idle_timeout is not None and self.lazy:
             limit = time.monotonic() - settings.idle_timeout
-            for member in [member for member in self.members if member.evictable and member.last_used < limit]:
-                await self._evict(member, f"idle for {settings.idle_timeout:g} s")
+            idle = [member for member in self._idle() if member.last_used < limit]
+            await self._evict(idle, f"idle for {settings.idle_timeout:g} s")
         if settings.memory_budget and not self._admission.locked():
             async with self._admission:
                 while self.used() > settings.memory_budget and self.loaded() > 1:
-                    victim = self._victim()
-                    if victim is None:
+                    victims = self._idle()[:1]
+                    if not victims:
                         break
-                    await self._evict(victim, "evicted: the group is over its memory budget")
+                    await self._evict(victims, "evicted: the group is over its memory budget")
 
-    async def evict_one(self, reason: str) -> bool:
-        """Let the least recently used idle model go, because the whole container needs room."""
-        victim = self._victim() if self.lazy else None
-        if victim is None:
-            return False
-        await self._evict(victim, reason)
-        return True
+    def idlest(self) -> ModelVersion | None:
+        """The least recently used of those that may go."""
+        return next(iter(self._idle()), None) if self.lazy else None
 
-    def _note_reload(self, version: ModelVersion) -> None:
-        now = time.monotonic()
-        if now - self._evicted.pop(version, float("-inf")) > THRASH_WINDOW:
-            return
-        self.thrashing += 1
-        self._reloads.append(now)
-        while self._reloads and now - self._reloads[0] > THRASH_WINDOW:
-            self._reloads.popleft()
-        if len(self._reloads) >= THRASH_RELOADS and now - self._warned > REPEAT_WARNING:
-            self._warned = now
-            wanted = [member for member in self.members if now - member.last_used < THRASH_WINDOW]
-            enough = sum(max(self._size(member), self._book.size(member.source) or 0) for member in wanted)
-            log.warning(
-                "group %s is thrashing: %d models were loaded again within a minute of their eviction; the %d models "
-                "used in the last minute need a memory_budget of about %s",
-                self.name,
-                len(self._reloads),
-                len(wanted),
-                human(enough),
-            )
+    async def evict(self, victim: ModelVersion, reason: str) -> None:
+        """Let it go because the whole container needs room."""
+        await self._evict([victim], reason)

@@ -126,7 +126,10 @@ class InferenceService:
         """The hot path; from and to bytes."""
         request = await _parse(pb.ModelInferRequest, message)
         reply, body, done = await self._infer(request, len(message), context)
-        response = await _aside(len(body), _respond, request, reply, body)
+        if len(body) <= LARGE:
+            response = _respond(request, reply, body)
+        else:
+            response = await asyncio.to_thread(_respond, request, reply, body)
         done()
         return response
 
@@ -225,7 +228,9 @@ def _on_messages(kind: type[Message], call: Callable[[Any], Any]) -> Callable[[b
 
 async def _parse(kind: type[T], message: bytes) -> T:
     try:
-        return await _aside(len(message), kind.FromString, message)  # type: ignore[attr-defined]
+        if len(message) <= LARGE:
+            return kind.FromString(message)  # type: ignore[attr-defined, no-any-return]
+        return await asyncio.to_thread(kind.FromString, message)  # type: ignore[attr-defined]
     except DecodeError:
         raise InvalidRequest(f"the message is no {kind.__name__} of the package inference") from None
 

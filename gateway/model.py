@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 from ..config.settings import ModelSettings
@@ -15,25 +14,21 @@ from ..protocol.codec import Body
 from ..protocol.errors import DeadlineExceeded, LoadError, NotReady, ServingError
 from ..protocol.messages import InferReply, InferRequest, ReadyReply
 from ..protocol.signature import metadata_from_mlmodel
-from ..workers.spec import WorkerSpec
 from .artifacts import Artifact, local_path
 from .dispatcher import Dispatcher
 from .group import Group, NoRoom
 from .lifecycle import LEGAL, ModelState
 from .memory import read_memory
 from .mlmodel import parse_mlmodel, read_mlmodel
-from .preload import modules_for, why_not_fork
+from .prepare import prepare
 from .replica import Replica, ReplicaPlan
 from .resources import Resources
-from .script_services import Script
 from .timeouts import timeout
 
 log = logging.getLogger(__name__)
 
 #: A failed version is tried again after this many seconds, doubling to the second figure.
 RETRY_FIRST, RETRY_MAX = 10.0, 600.0
-#: Requests that a worker holds for each one that it can run: that one, and the next.
-CREDITS_PER_SLOT = 2
 
 
 class ModelVersion:
@@ -51,10 +46,14 @@ class ModelVersion:
         self.lazy = group is not None and group.lazy
         #: Unloaded by an operator: stays away until it is loaded by one.
         self.away = False
+        #: The version of the same entry that it is to replace, and that serves until then.
+        self.beside: ModelVersion | None = None
+        #: Replaced or removed: it answers what it has, and is not loaded again.
+        self.retired = False
+        #: Nobody has asked for it yet: it is loaded at start, as far as there is room.
+        self.in_advance = False
         #: Names the content on disk; "" until it is known.
         self.source = ""
-        #: Its load is the first of its content, and loads alone in its group.
-        self.unknown_size = False
         self.retry_at: float | None = None
         self.restarts = 0
         self.example = b""
@@ -71,6 +70,8 @@ class ModelVersion:
         self.stats = resources.metrics.model(self)
         self._loading: asyncio.Task[None] | None = None
         self._unloading: asyncio.Task[None] | None = None
+        self._dismissed: asyncio.Task[None] | None = None
+        self._evicting = False
         self._drain_until = float("inf")
         self._retry_timer: asyncio.TimerHandle | None = None
         self._failures = 0
@@ -100,9 +101,20 @@ class ModelVersion:
         return self.state is ModelState.READY
 
     @property
+    def serves(self) -> bool:
+        """Whether it may answer requests that name no version."""
+        return self.beside is None and not self.retired
+
+    @property
+    def wanted(self) -> bool:
+        """Whether others may be evicted for it: somebody waits for it."""
+        return not self.in_advance or self.queued > 0
+
+    @property
     def evictable(self) -> bool:
-        """Loaded, idle and not pinned."""
-        return self.state is ModelState.READY and not self.entry.pinned and not self.queued and not self.in_flight
+        """Loaded, idle, not pinned, and not about to take over."""
+        idle = self.state is ModelState.READY and not self.queued and not self.in_flight
+        return idle and not self.entry.pinned and self.beside is None
 
     @property
     def last_used(self) -> float:
@@ -112,7 +124,7 @@ class ModelVersion:
     @property
     def memory_private(self) -> int:
         """Bytes that end with its workers, as last measured."""
-        return sum(replica.memory.private for replica in self.replicas)
+        return sum(replica.memory.private for replica in self.replicas if replica.pid)
 
     @property
     def queued(self) -> int:
@@ -138,10 +150,14 @@ class ModelVersion:
     def _load_for_a_request(self) -> None:
         """A lazy version that is not loaded is loaded; one that is leaving comes back. Raises NotReady."""
         due = self.retry_at is None or time.monotonic() >= self.retry_at
-        if not self.lazy or self.away or self._resources.stopping or not due:
+        if not self.lazy or self._stays_away or not due:
             raise self._not_ready()
         if self.state is not ModelState.DRAINING:
             self.load()
+
+    @property
+    def _stays_away(self) -> bool:
+        return self.away or self.retired or self._resources.stopping
 
     def _not_ready(self) -> NotReady:
         if self.state.loading:
@@ -170,15 +186,18 @@ class ModelVersion:
     # ---- life -----------------------------------------------------------------------------------
 
     def load(self) -> asyncio.Task[None]:
-        """Begin to load unless that is under way or done; the task ends when it is READY or FAILED."""
-        if self._loading is None or self._loading.done():
+        """Begin to load unless that is under way or done; the task ends when it is READY or FAILED, or may not load."""
+        if self._loading is None or self._loading.done() or self._loading is self._dismissed:
             self._loading = asyncio.create_task(self._load(), name=f"load {self.label}")
         return self._loading
 
     async def _load(self) -> None:
         if self._unloading is not None and not self._unloading.done():
-            await asyncio.shield(self._unloading)
+            await asyncio.wait({self._unloading})
         if self.state is ModelState.READY:
+            return
+        if self._stays_away:
+            self._dispatcher.fail_waiting(self._not_ready)
             return
         self._load_started = time.monotonic()
         self._cancel_retry()
@@ -197,12 +216,10 @@ class ModelVersion:
             raise
         except NoRoom as error:
             await self._stop_replicas()
-            if self.lazy:
-                self._move(ModelState.UNLOADED, error.message)
-                message, retry_after = error.message, error.retry_after
-                self._dispatcher.fail_waiting(lambda: NoRoom(message, retry_after=retry_after))
-            else:
-                self._fail(error.message)
+            self.lazy = True
+            self._move(ModelState.UNLOADED, error.message)
+            message, retry_after = error.message, error.retry_after
+            self._dispatcher.fail_waiting(lambda: NoRoom(message, retry_after=retry_after))
         except ServingError as error:
             await self._stop_replicas()
             self._fail(error.message)
@@ -214,21 +231,18 @@ class ModelVersion:
     @asynccontextmanager
     async def _admitted(self) -> AsyncIterator[None]:
         """A place among the loads that run at once; in a group, room in its budget. Raises NoRoom."""
-        group = self.group
-        if group is None:
+        if self.group is None:
             async with self._resources.load_slot():
                 yield
             return
-        async with group.loads:
-            await group.admit(self, self.source)
-            measured = 0
+        async with self.group.room(self):
             try:
                 async with self._resources.load_slot():
                     yield
                 await self._measure()
-                measured = max(self.memory_private, 1)
-            finally:
-                group.settle(self, self.source, measured)
+            except BaseException:
+                await self._stop_replicas()  # only then is its room free
+                raise
 
     async def _measure(self) -> None:
         for replica in self.replicas:
@@ -236,126 +250,77 @@ class ModelVersion:
                 replica.memory = await asyncio.to_thread(read_memory, replica.pid)
 
     async def _prepare(self) -> ReplicaPlan:
-        resources, entry = self._resources, self.entry
-        if resources.script is not None and self.name in resources.script.services:
-            return await self._prepare_service(resources.script)
-        self._artifact = artifact = await resources.artifacts.ensure(entry.uri)
-        self.source = artifact.source
-        if not self.version:
-            self.version = artifact.version or "1"
-            self._dispatcher.label = self.label
-        mlmodel = await asyncio.to_thread(read_mlmodel, artifact.path)
-        environment = await resources.environments.ensure(artifact.path, entry.environment)
-        self.environment, self.python = environment.label, environment.python_version
-        reason = why_not_fork(mlmodel)
-        if entry.devices:
-            reason = "it uses devices, and these cannot be shared with a forked process"
-        start = "spawn" if reason else entry.start
-        modules = modules_for(mlmodel) if start == "fork" else []
-        resources.fork_servers.want(environment, modules)
-        return ReplicaPlan(
-            label=self.label,
-            spec=self._spec(str(artifact.path)),
-            environment=environment,
-            modules=modules,
-            start=start,
-            start_reason=reason,
-            env_names=entry.env,
-            threads=entry.threads,
-            devices=entry.devices,
-            timeout=self.timeout,
-            memory_limit=entry.limits.memory or 0,
-            warmup=entry.warmup,
-            credits=CREDITS_PER_SLOT * entry.limits.concurrency,
-        )
-
-    def _spec(self, model_path: str) -> WorkerSpec:
-        """What every worker of this version is told; a replica fills in what is its own."""
-        resources, entry = self._resources, self.entry
-        return WorkerSpec(
-            name=self.name,
-            version=self.version,
-            replica=0,
-            generation=0,
-            token="",
-            endpoint=resources.channel.endpoint,
-            model_path=model_path,
-            journal="",
-            cwd="",
-            threads=entry.threads,
-            concurrency=entry.limits.concurrency,
-            max_inflated=resources.max_inflated,
-            model_type=entry.model_type,
-            service=entry.service or "",
-            pythonpath=[str(path) for path in entry.pythonpath],
-            image=entry.image.model_dump(),
-            pdf=entry.pdf.model_dump(),
-            batching=entry.batching.model_dump(),
-        )
-
-    async def _prepare_service(self, script: Script) -> ReplicaPlan:
-        """The plan for a service of a user's script, whose process forks its workers."""
-        entry, service = self.entry, script.services[self.name]
-        model_path = service.path
-        if entry.uri and not service.loaded and not model_path:
-            self._artifact = artifact = await self._resources.artifacts.ensure(entry.uri)
-            self.source, model_path = artifact.source, str(artifact.path)
-            self.version = self.version or artifact.version
-        self.version = self.version or "1"
+        prepared = await prepare(self.entry, self.version, self._resources)
+        self._artifact, self.source, self.version = prepared.artifact, prepared.source, prepared.version
         self._dispatcher.label = self.label
-        self.environment, self.python = script.environment.label, script.environment.python_version
-        return ReplicaPlan(
-            label=self.label,
-            spec=replace(self._spec(model_path), service_object=self.name),
-            environment=script.environment,
-            modules=[],
-            start="spawn" if entry.devices else entry.start,
-            start_reason="it uses devices, and these cannot be shared with a forked process" if entry.devices else "",
-            env_names=script.env_names(self._resources.environ),
-            threads=entry.threads,
-            devices=entry.devices,
-            timeout=self.timeout,
-            memory_limit=entry.limits.memory or 0,
-            warmup=entry.warmup,
-            credits=CREDITS_PER_SLOT * entry.limits.concurrency,
-        )
+        self.environment, self.python = prepared.plan.environment.label, prepared.plan.environment.python_version
+        return prepared.plan
 
     async def unload(self, grace: float, reason: str = "unloaded") -> None:
         """Answer what it has within `grace` seconds, then end the processes. Callers at once share one unload."""
+        await asyncio.shield(self._begin_unload(grace, reason))
+
+    def evict(self, reason: str) -> asyncio.Task[None]:
+        """An idle one leaves at once for others; what is asked of it meanwhile waits and has it loaded again."""
+        self.lazy = self._evicting = True
+        self._dispatcher.let_go()
+        return self._begin_unload(0.0, reason)
+
+    def _begin_unload(self, grace: float, reason: str) -> asyncio.Task[None]:
         self._drain_until = min(self._drain_until, time.monotonic() + grace)
         if self._unloading is None or self._unloading.done():
+            if self.state is ModelState.READY:
+                self._move(ModelState.DRAINING, reason)
+            self._dismissed = self._loading
             self._unloading = asyncio.create_task(self._unload(reason), name=f"unload {self.label}")
-        await asyncio.shield(self._unloading)
+        return self._unloading
 
     async def _unload(self, reason: str) -> None:
         self._cancel_retry()
-        if self._loading is not None and not self._loading.done():
-            self._loading.cancel()
-            await asyncio.gather(self._loading, return_exceptions=True)
+        await self._stop_loading()
         if self.state is not ModelState.UNLOADED:
-            self._move(ModelState.DRAINING, reason)
-            await self._drain()
+            if self.state is not ModelState.DRAINING:
+                self._move(ModelState.DRAINING, reason)
+            if not self._evicting:
+                await self._drain()
             await self._measure()
-            measured = self.memory_private
+            if self.group is not None:
+                self.group.leaves(self)
             await self._stop_replicas()
             self._move(ModelState.UNLOADED, reason)
             if self.group is not None:
-                self.group.left(self, self.source, measured)
-        self._drain_until = float("inf")
-        if self.queued and self.lazy and not self.away and not self._resources.stopping:
+                self.group.left(self)
+        self._drain_until, self._evicting = float("inf"), False
+        if self._loading is not self._dismissed:
+            return  # somebody has had it loaded again meanwhile
+        if self.queued and self.lazy and not self._stays_away:
             self.load()  # asked for again while it left
         else:
             self._dispatcher.fail_waiting(self._not_ready)
 
+    async def _stop_loading(self) -> None:
+        """End the load that was under way when the unload began; who waits for it is answered if there is time."""
+        loading = self._dismissed
+        if loading is None or loading.done():
+            return
+        if self.state is ModelState.DRAINING:  # it was READY: what is left of its load is to measure it
+            await asyncio.wait({loading})
+            return
+        while self.queued and not loading.done() and (left := self._drain_until - time.monotonic()) > 0:
+            await asyncio.wait({loading}, timeout=min(left, 0.2))
+        loading.cancel()
+        await asyncio.wait({loading})
+
     async def _drain(self) -> None:
         """Until nothing waits or runs, or the grace is over; somebody in more of a hurry may shorten it."""
-        while (left := self._drain_until - time.monotonic()) > 0:
+        while self.replicas and (left := self._drain_until - time.monotonic()) > 0:
             try:
                 async with timeout(min(left, 0.2)):
                     return await self._dispatcher.drained()
             except asyncio.TimeoutError:
                 continue
-        log.warning("%s: %d requests were not answered in time", self.label, self.queued + self.in_flight)
+        if self.queued or self.in_flight:
+            log.warning("%s: %d requests were not answered in time", self.label, self.queued + self.in_flight)
 
     async def _stop_replicas(self) -> None:
         """Processes first, then the hold on the artifact."""
@@ -382,6 +347,7 @@ class ModelVersion:
         if self._first_ready is not None and not self._first_ready.done():
             self.load_seconds = time.monotonic() - self._load_started
             self._failures = 0
+            self._dispatcher.last_used = time.monotonic()
             self._move(ModelState.READY)
             self._first_ready.set_result(None)
 
@@ -405,6 +371,8 @@ class ModelVersion:
             self._first_ready.set_exception(LoadError(reason))
         elif self.state is ModelState.READY:
             self._fail(reason)
+            if self.group is not None:
+                self.group.left(self)
 
     async def until(self, *states: ModelState) -> None:
         """Returns when it is in one of these states."""

@@ -27,27 +27,17 @@ class Registry:
 
     def __init__(self, policy: Literal["all", "any"] | Sequence[str] = "all", *, strict: bool = False) -> None:
         self._models: dict[str, list[ModelVersion]] = {}
-        self._serving: dict[str, ModelVersion] = {}
         self._policy = policy
         self._strict = strict
         self._was_ready = False
         self.draining = False
 
-    def add(self, version: ModelVersion, serving: ModelVersion | None = None) -> None:
-        """`serving`: the version of this name that goes on answering for it until `serve` says otherwise."""
+    def add(self, version: ModelVersion) -> None:
         self._models.setdefault(version.name, []).append(version)
-        if serving is not None:
-            self._serving[version.name] = serving
-
-    def serve(self, version: ModelVersion) -> None:
-        """Requests that name no version go to this one from now on."""
-        self._serving[version.name] = version
 
     def remove(self, version: ModelVersion) -> None:
         versions = self._models[version.name]
         versions.remove(version)
-        if self._serving.get(version.name) is version:
-            del self._serving[version.name]
         if not versions:
             del self._models[version.name]
 
@@ -77,20 +67,20 @@ class Registry:
             return self.serving(name)
         found = [each for each in versions if each.version == version]
         if found:
-            return max(found, key=lambda each: each.state is ModelState.READY)
+            return max(found, key=lambda each: (each.state is ModelState.READY, each.serves))
         known = ", ".join(each.version or "(not resolved yet)" for each in versions)
         raise NotFound(f"model {name} has no version {version[:200]!r}; it has {known}")
 
     def serving(self, name: str) -> ModelVersion:
-        """The version that answers for a known name: the one told to, else the newest READY, else the newest."""
-        told = self._serving.get(name)
-        if told is not None:
-            return told
-        newest_first = sorted(self._models[name], key=_age, reverse=True)
-        for version in newest_first:
-            if version.state is ModelState.READY:
+        """The version that answers for a known name: the entry with `default`, else the newest that is ready."""
+        versions = self._models[name]
+        if len(versions) == 1:
+            return versions[0]
+        versions = [version for version in versions if version.serves] or versions
+        for version in versions:
+            if version.entry.default:
                 return version
-        return newest_first[0]
+        return max(versions, key=_newest_ready)
 
     def readiness(self) -> Readiness:
         """Judged per name by its serving version."""
@@ -124,5 +114,7 @@ class Registry:
         return Readiness(now, reasons)
 
 
-def _age(version: ModelVersion) -> tuple[int, str]:
-    return (int(version.version), "") if version.version.isdecimal() else (-1, version.version)
+def _newest_ready(version: ModelVersion) -> tuple[bool, int, str]:
+    """Highest number first; versions that are no numbers after them, by name."""
+    label = version.version
+    return (version.ready, int(label), "") if label.isdecimal() else (version.ready, -1, label)

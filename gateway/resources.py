@@ -16,6 +16,7 @@ from .environments import Environments
 from .fetch import Fetcher
 from .fork_server import ForkServers
 from .metrics import Metrics
+from .progress import Display
 
 if TYPE_CHECKING:
     from .model import ModelVersion
@@ -37,6 +38,7 @@ class Resources:
     artifacts: ArtifactStore
     metrics: Metrics
     max_inflated: int
+    display: Display
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     #: Loads that may run at once: a load is CPU work, and more of them than cores slow each other.
     _loads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(max(2, os.cpu_count() or 2)))

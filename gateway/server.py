@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import logging
 import os
@@ -25,6 +26,7 @@ from .catalog import Catalog
 from .channel import Channel
 from .environments import Environments
 from .fetch import Fetcher
+from .folder_watch import FolderWatch
 from .follow import Follower
 from .fork_server import ForkServers, output_log
 from .lifecycle import ModelState
@@ -34,6 +36,7 @@ from .memory import INTERVAL, MemoryWatch, PodMemory
 from .memory_book import MemoryBook
 from .metrics import Metrics
 from .model import ModelVersion
+from .progress import Display
 from .registry import Registry
 from .resources import Resources
 from .routes_control import Control
@@ -61,12 +64,23 @@ def run(
 
     `read_again` reads the configuration anew, for a reload; `script`: whose services these are, if any.
     """
-    configure(settings.server.log.level, settings.server.log.format)
+    display = Display()
+    configure(settings.server.log.level, settings.server.log.format, display.stream)
     for warning in warnings:
         log.warning("%s", warning)
     forbid_dumps()
     _raise_descriptor_limit()
-    return int(uvloop.run(_serve(settings, read_again, script)))
+    try:
+        return int(uvloop.run(_serve(settings, read_again, script, display)))
+    finally:
+        display.close()
+
+
+def _calm_garbage_collector() -> None:
+    """What is there now stays; a full collection would look at all of it, for tens of milliseconds, again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 def _raise_descriptor_limit() -> None:
@@ -75,12 +89,14 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _serve(settings: Settings, read_again: Callable[[], Settings] | None, script: Script | None) -> int:
+async def _serve(
+    settings: Settings, read_again: Callable[[], Settings] | None, script: Script | None, display: Display
+) -> int:
     server = settings.server
     stop = StopSignals()
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(_traces())
-        resources = await stack.enter_async_context(_resources(settings, script))
+        resources = await stack.enter_async_context(_resources(settings, script, display))
         registry = Registry(server.readiness, strict=server.readiness_strict)
         book = MemoryBook(Path(server.state_dir))
         catalog = Catalog(settings, registry, resources, book, read_again)
@@ -89,8 +105,10 @@ async def _serve(settings: Settings, read_again: Callable[[], Settings] | None, 
         url = await stack.enter_async_context(listening(server, registry, resources.metrics, control))
         resources.on_change = _announcer(url)
         catalog.load_eager()
+        _calm_garbage_collector()
         watchers = [
             asyncio.create_task(follower.run(), name="follow"),
+            asyncio.create_task(FolderWatch(catalog).run(), name="folders"),
             asyncio.create_task(_each_second(catalog, registry, book), name="each second"),
             asyncio.create_task(_reload_on_hangup(catalog), name="reload"),
         ]
@@ -123,7 +141,7 @@ async def _traces() -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _resources(settings: Settings, script: Script | None) -> AsyncIterator[Resources]:
+async def _resources(settings: Settings, script: Script | None, display: Display) -> AsyncIterator[Resources]:
     server = settings.server
     runtime_dir = make_runtime_dir()
     state_dir = Path(server.state_dir)
@@ -137,13 +155,15 @@ async def _resources(settings: Settings, script: Script | None) -> AsyncIterator
             state_dir,
             pythons=[Path(python) for python in server.pythons],
             build=server.environments.build,
-            report=lambda line: log.info("%s", line),
+            report=display.step,
+            tail=display.tail,
             built=metrics.environment_built,
         ),
         fetcher=fetcher,
         artifacts=ArtifactStore(state_dir, server.artifact_cache, fetcher, lambda line: log.info("%s", line)),
         metrics=metrics,
         max_inflated=server.max_body * INFLATE_FACTOR,
+        display=display,
         script=script,
     )
     metrics.fork_servers = resources.fork_servers.running

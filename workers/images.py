@@ -202,7 +202,7 @@ def _open(raw: bytes, budget: PixelBudget, *, small: bool = False) -> Any:
         except UnidentifiedImageError:
             raise InvalidRequest(f"the file begins like {name}, but is none") from None
         except Image.DecompressionBombError:
-            raise TooLarge(f"the {name} image has too many pixels") from None
+            raise TooLarge(f"the {name} image has too many pixels: at most {budget.each} are decoded") from None
         except MemoryError:
             raise TooLarge(f"the {name} image does not fit into memory") from None
         except Exception as error:  # decoders raise many kinds, and all of them speak of the file

@@ -10,6 +10,7 @@ requests, because handing requests to a second thread would cost a switch of the
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import signal
@@ -64,6 +65,9 @@ def serve(spec: WorkerSpec) -> int:
             return 1
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         batching = Batching(model, spec.batching)
+        # What is loaded stays: no later collection shall look at it, or touch pages that are shared.
+        gc.collect()
+        gc.freeze()
         ready = ReadyReply(
             pid=os.getpid(),
             python=sys.version.split()[0],
@@ -95,20 +99,23 @@ class Link:
         self._socket.connect(spec.endpoint)
 
     def receive(self, timeout: Optional[float]) -> List[Tuple[Any, Body]]:
-        """What has arrived, or arrives within `timeout` seconds; without a timeout, at least one message."""
+        """What has arrived, or arrives within `timeout` seconds; without a timeout, the next message."""
         found: List[Tuple[Any, Body]] = []
-        flags = zmq.DONTWAIT if timeout is not None else 0
+        if timeout is None:
+            return self._next(0)
         if timeout:
             self._socket.poll(math.ceil(timeout * 1000))
         try:
             while True:
-                frames: List[Body] = [self._socket.recv(flags)]
-                while self._socket.getsockopt(zmq.RCVMORE):
-                    frames.append(self._socket.recv(0, copy=False).buffer)
-                found.extend(decode(frames))
-                flags = zmq.DONTWAIT
+                found += self._next(zmq.DONTWAIT)
         except zmq.Again:
             return found
+
+    def _next(self, flags: int) -> List[Tuple[Any, Body]]:
+        frames: List[Body] = [self._socket.recv(flags)]
+        while self._socket.getsockopt(zmq.RCVMORE):
+            frames.append(self._socket.recv(0, copy=False).buffer)
+        return decode(frames)
 
     def send(self, replies: Sequence[Reply]) -> None:
         """All of them as one message: a wake-up of the gateway costs more than the bytes."""
@@ -149,6 +156,8 @@ class Loop:
     def run(self) -> None:
         while self._held or not self._stopping:
             self._read(self._delay if self._held else None)
+            if not self._batching.on:
+                self._read(0.0)  # a cancellation may be right behind; `_gather` looks by itself
             group = self._gather()
             if group and is_stream(group[0]):
                 self._stream(group[0])

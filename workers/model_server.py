@@ -82,6 +82,7 @@ def _unload(found: Collected, why: str) -> None:
     )
     for service in found.services.values():
         script.handover(service)  # says now, not in each worker, that it cannot be
-        service.__dict__.update(service.__getstate__())
-        service.__dict__.pop("_defaults", None)
+        kept = service.__getstate__()
+        service.__dict__.clear()
+        service.__dict__.update(kept)
     gc.collect()

@@ -12,7 +12,9 @@ takes `(request, headers=None)` and may be `async`:
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Dict, FrozenSet, List, Mapping, Optional
+import functools
+import inspect
+from typing import Any, Callable, ClassVar, Dict, FrozenSet, List, Mapping, Optional
 
 from ..protocol.errors import InvalidRequest, NotReady, NotSupported
 from .kinds import IMAGE, IMAGES, PDF, RAW, TABULAR, TEXT, V2, kind_of
@@ -45,6 +47,12 @@ class ModelhubModelService:
     upload_kind: ClassVar[str] = RAW
     #: Keys of an entry in a configuration file, for a service in a script: {"timeout": "60s", "replicas": 2}.
     settings: Mapping[str, Any] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = cls.__dict__.get("load")
+        if inspect.isfunction(own):
+            cls.load = _marking_ready(own)  # type: ignore[method-assign]
 
     def __init__(self, name: str, run_uri: str, model_type: str = "pyfunc") -> None:
         self.name = name
@@ -134,11 +142,45 @@ class ModelhubModelService:
         return default_answer(self, kind, request)
 
     def __getstate__(self) -> Dict[str, Any]:
-        """For a fresh interpreter, which loads the model itself."""
-        state = dict(self.__dict__)
-        state.pop("_defaults", None)
+        """For a fresh interpreter, which loads the model itself: without what `load` has made."""
+        state = {name: value for name, value in self.__dict__.items() if name not in _OF_THIS_PROCESS}
+        for name, value in self.__dict__.get(_MADE, {}).items():
+            state[name] = value
+            if value is _NOTHING:
+                del state[name]
         state.update(loaded_model=None, ready=False)
         return state
+
+
+def _marking_ready(load: Callable[..., Any]) -> Callable[..., Any]:
+    """A `load` of the user's own, which need not know of `ready`: else it would be called once more at the start."""
+
+    @functools.wraps(load)
+    def marked(self: ModelhubModelService, *args: Any, **kwargs: Any) -> Any:
+        from . import script
+
+        if script.rerunning():
+            return False  # only the script's definitions count then
+        before = dict(self.__dict__)
+        result = load(self, *args, **kwargs)
+        self.__dict__[_MADE] = {
+            name: before.get(name, _NOTHING)
+            for name, value in self.__dict__.items()
+            if name not in _KEPT and value is not before.get(name, _NOTHING)
+        }
+        if result is not False and not inspect.isawaitable(result):
+            self.ready = True
+        return result
+
+    return marked
+
+
+#: Where a service notes what its own `load` has set: the names, and what they were before.
+_MADE = "_made_by_load"
+_NOTHING: Any = object()
+#: What a load finds out is of use to the next one.
+_KEPT = frozenset({"model_path", "version", _MADE})
+_OF_THIS_PROCESS = frozenset({"_defaults", _MADE})
 
 
 _UPLOADS: Dict[str, str] = {IMAGE: "image", PDF: "pdf_file"}

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 collect_ignore = []
 if not os.environ.get("CHECK_DEPLOY"):
     collect_ignore += ["test_manifests.py", "test_helm.py", "test_alerts.py", "test_dashboard.py"]
-    collect_ignore += ["test_observability.py", "test_entrypoint.py", "test_tracing.py"]
+    collect_ignore += ["test_observability.py", "test_compose.py", "test_tracing.py"]
 if not os.environ.get("CHECK_IMAGE"):
     collect_ignore.append("test_image.py")
 

@@ -14,8 +14,8 @@ from typing import Any
 
 warnings.simplefilter("ignore")
 
-import kserve.models as kserve_models
-import kubernetes.client.models as kubernetes_models
+import kserve.models as kserve_models  # noqa: E402
+import kubernetes.client.models as kubernetes_models  # noqa: E402
 
 KINDS = {"InferenceService": "V1beta1InferenceService", "ClusterServingRuntime": "V1alpha1ClusterServingRuntime"}
 PLAIN: dict[str, dict[str, Any]] = {

@@ -87,7 +87,7 @@ def ask(gateway: Gateway, model: str, body: dict[str, Any] | None = None) -> int
 
 
 def traffic(gateway: Gateway) -> None:
-    """Something of everything: successes, the model's and the client's errors, unknown names, a full queue, evictions."""
+    """Successes, the model's and the client's errors, unknown names, a full queue, evictions."""
     for _ in range(3):
         assert ask(gateway, "identity") == 200
         assert ask(gateway, "counting") == 200

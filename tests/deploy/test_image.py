@@ -1,4 +1,4 @@
-"""The real image, built and run with podman: it serves, without root and without writing to its own files; it drains."""
+"""The real image, built and run with podman: it serves, without root, without writing to its own files; it drains."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def podman() -> Callable[..., str]:
     done = subprocess.run([str(HERE / "build-image"), str(folder)], stdout=subprocess.PIPE, text=True, check=True)
     prefix = shlex.split(done.stdout.splitlines()[-1])
 
-    def run(*arguments: str, check: bool = True) -> str:
+    def run(*arguments: str, check: bool = True, errors: bool = False) -> str:
         done = subprocess.run([*prefix, *arguments], capture_output=True, text=True, check=False)
         assert not check or done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
-        return done.stdout
+        return done.stdout + (done.stderr if errors else "")
 
     return run
 
@@ -66,12 +66,15 @@ class Container:
         deadline = time.monotonic() + seconds
         status = 0
         while status != 200:
-            assert time.monotonic() < deadline, self.podman("logs", self.name)
-            assert self.state("Running") == "true", self.podman("logs", self.name)
+            assert time.monotonic() < deadline, self.log()
+            assert self.state("Running") == "true", self.log()
             try:
                 status, _ = self.get("/v2/health/ready")
             except OSError:
                 status = 0
+
+    def log(self) -> str:
+        return self.podman("logs", self.name, errors=True)
 
     def state(self, what: str) -> str:
         return self.podman("inspect", "--format", f"{{{{.State.{what}}}}}", self.name).strip()
@@ -137,14 +140,16 @@ def test_sigterm_answers_what_is_in_flight(
     served = container("-v", f"{slow}:/models/slow:ro", "-v", f"{config}:/etc/modelhub/models.yaml:ro")
     served.wait_ready()
     answers: list[tuple[int, Any]] = []
-    request = threading.Thread(target=lambda: answers.append(served.get("/v2/models/slow/infer", tensor([[3000.0, 0.0]]))))
+    request = threading.Thread(
+        target=lambda: answers.append(served.get("/v2/models/slow/infer", tensor([[3000.0, 0.0]])))
+    )
     request.start()
-    while "in_flight" not in str(served.get("/status")[1]) or not served.get("/status")[1]["models"][0]["requests"]["in_flight"]:
-        assert request.is_alive()
+    while not served.get("/status")[1]["models"][0]["requests"]["in_flight"]:
+        assert request.is_alive(), answers
     served.podman("stop", "-t", "45", served.name)
     request.join(10)
     assert [status for status, _ in answers] == [200]
-    assert served.state("ExitCode") == "0", served.podman("logs", served.name)
+    assert served.state("ExitCode") == "0", served.log()
 
 
 @pytest.mark.timeout(300)
@@ -165,9 +170,16 @@ def test_a_changed_file_is_read_again(
     served = container("-v", f"{model}:/models/identity:ro", "-v", f"{folder}:/etc/modelhub:ro")
     served.wait_ready()
     assert served.get("/v2/models")[1] == {"models": ["one"]}
-    subprocess.run(["true"], check=True)
     watcher = served.podman(
-        *("run", "-d", "--read-only", "--network=host", "--entrypoint=reload-on-change", "-v", f"{folder}:/etc/modelhub:ro"),
+        *(
+            "run",
+            "-d",
+            "--read-only",
+            "--network=host",
+            "--entrypoint=reload-on-change",
+            "-v",
+            f"{folder}:/etc/modelhub:ro",
+        ),
         *(IMAGE, "/etc/modelhub/models.yaml", served.url),
     ).strip()
     try:
@@ -176,7 +188,7 @@ def test_a_changed_file_is_read_again(
             assert time.monotonic() < deadline
         write("one", "two")
         while served.get("/v2/models")[1] != {"models": ["one", "two"]}:
-            assert time.monotonic() < deadline, served.podman("logs", watcher)
+            assert time.monotonic() < deadline, served.podman("logs", watcher, errors=True)
     finally:
         served.podman("rm", "-f", "-t", "0", watcher)
 

@@ -84,9 +84,7 @@ def prometheus(binaries: Path, folder: Path, target: str, rules: Path) -> Iterat
 
 
 @pytest.fixture(scope="module")
-def observed(
-    module_gateway: Callable[..., Gateway], models: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Gateway:
+def observed(module_gateway: Callable[..., Gateway], models: Path, tmp_path_factory: pytest.TempPathFactory) -> Gateway:
     gateway = module_gateway(configuration(models, tmp_path_factory.mktemp("observed")))
     gateway.wait_ready()
     return gateway
@@ -123,7 +121,7 @@ def test_every_query_of_the_dashboard_returns_data(
     panels = json.loads((files / "dashboard.json").read_text())["panels"]
     target = observed.url.removeprefix("http://")
     with prometheus(prometheus_bin, tmp_path, target, files / "alerts.yaml") as server:
-        server.wait_for('count(modelhub_model_ready == 1) == 10')
+        server.wait_for("count(modelhub_model_ready == 1) == 10")
         traffic(observed)
         kill(observed)
         roll(observed, "identity", models / "echo")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -32,30 +32,48 @@ def test_auto_model_predictor(runs: Runs, fill: Fill, start: Start) -> None:
     assert "data" in both.json()["message"]
 
 
-def test_custom_nlp_service_from_a_script(runs: Runs, fill: Fill, start: Start) -> None:
-    main = (
-        "from service import CustomNLPModelService\nfrom modelhub.serving import ModelServer\n"
-        f"service = CustomNLPModelService('nlp', '{runs['spam']}')\nservice.load()\nModelServer([service]).start()\n"
-    )
-    running = start("python main.py", {"service.py": fill("custom_nlp_service.py"), "main.py": main})
-    running.wait_ready("nlp")
-    answer = running.post("/v2/models/nlp/infer", {"text": "  Free MONEY "})
+@pytest.fixture(scope="module")
+def configured(
+    runs: Runs, fill: Fill, mlflow_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ScriptProcess]:
+    """The guide's classes that no script of it starts, named by a configuration file."""
+    nlp = {"name": "nlp", "uri": runs["spam"], "service": "services.nlp:CustomNLPModelService", "pythonpath": ["."]}
+    llm = {"name": "llm", "uri": runs["async_llm"], "limits": {"concurrency": 4}}
+    folder = tmp_path_factory.mktemp("configured")
+    (folder / "services").mkdir()
+    (folder / "services/nlp.py").write_text(fill("custom_nlp_service.py"))
+    (folder / "models.yaml").write_text(yaml.safe_dump({"models": [nlp, llm]}))
+    running = ScriptProcess("modelhub serve models.yaml", folder, env={"MLFLOW_TRACKING_URI": mlflow_server})
+    try:
+        running.wait_live()
+        running.wait_ready()
+        yield running
+        running.stop()
+    finally:
+        running.kill()
+
+
+def test_custom_nlp_service(configured: ScriptProcess) -> None:
+    answer = configured.post("/v2/models/nlp/infer", {"text": "  Free MONEY "})
     assert answer.status == 200
     assert answer.json() == {
         "statusCode": 200,
         "data": {"prediction": "negative", "confidence": 0.95, "model_version": "v1.0"},
     }
-
-
-def test_custom_nlp_service_from_yaml(runs: Runs, fill: Fill, start: Start) -> None:
-    entry = {"name": "nlp", "uri": runs["spam"], "service": "services.nlp:CustomNLPModelService", "pythonpath": ["."]}
-    files = {"services/nlp.py": fill("custom_nlp_service.py"), "models.yaml": yaml.safe_dump({"models": [entry]})}
-    running = start("modelhub serve models.yaml", files)
-    running.wait_ready("nlp")
-    answer = running.post("/v2/models/nlp/infer", {"text": "good news"})
-    assert answer.json()["data"]["prediction"] == "neutral"
-    other = running.post("/v2/models/nlp/infer", {"data": [{"text": "money"}]})
+    assert configured.post("/v2/models/nlp/infer", {"text": "good news"}).json()["data"]["prediction"] == "neutral"
+    other = configured.post("/v2/models/nlp/infer", {"data": [{"text": "money"}]})
     assert other.json() == {"statusCode": 200, "data": 0}
+
+
+def test_custom_nlp_service_from_other_clients(configured: ScriptProcess) -> None:
+    """KServe V1, MLflow's own route and Triton's generate reach the service's method, too."""
+    texts = ["Free MONEY", "good news"]
+    v1 = configured.post("/v1/models/nlp:predict", {"instances": texts})
+    assert [each["prediction"] for each in v1.json()["predictions"]] == ["negative", "neutral"]
+    mlflow = configured.post("/models/nlp/invocations", {"dataframe_split": {"columns": ["text"], "data": [texts[:1]]}})
+    assert [each["prediction"] for each in mlflow.json()["predictions"]] == ["negative"]
+    generated = configured.post("/v2/models/nlp/generate", {"text_input": texts[0]}).json()
+    assert json.loads(generated["text_output"])["prediction"] == "negative"
 
 
 def test_main_as_the_inference_service_runs_it(runs: Runs, fill: Fill, mlflow_server: str, start: Start) -> None:
@@ -139,16 +157,14 @@ def test_document_processor(runs: Runs, fill: Fill, files: Any, start: Start) ->
     assert broken.json()["message"].startswith("Prediction error:")
 
 
-def test_async_llm_model(runs: Runs, start: Start) -> None:
-    entry = {"name": "llm", "uri": runs["async_llm"], "limits": {"concurrency": 4}}
-    running = start("modelhub serve models.yaml", {"models.yaml": yaml.safe_dump({"models": [entry]})})
-    running.wait_ready("llm")
-    answer = running.post("/v2/models/llm/infer", {"data": [{"prompt": "abc"}, {"prompt": "xyz"}]})
+def test_async_llm_model(configured: ScriptProcess) -> None:
+    path = "/v2/models/llm/infer"
+    answer = configured.post(path, {"data": [{"prompt": "abc"}, {"prompt": "xyz"}]})
     assert answer.json() == {"statusCode": 200, "data": [{"predictions": "cba"}, {"predictions": "zyx"}]}
-    threads = {thread for process in running.processes() for thread in [process.num_threads()]}
+    threads = max(process.num_threads() for process in configured.processes())
     for _ in range(20):
-        assert running.post("/v2/models/llm/infer", {"data": [{"prompt": "abc"}]}).status == 200
-    assert max(process.num_threads() for process in running.processes()) <= max(threads) + 4
+        assert configured.post(path, {"data": [{"prompt": "abc"}]}).status == 200
+    assert max(process.num_threads() for process in configured.processes()) <= threads + 4
 
 
 def test_async_executor(fill: Fill) -> None:

@@ -9,8 +9,9 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from modelhub_server import CLIENT, COPILOT, SECRET, ModelHubServer
@@ -26,22 +27,59 @@ def command(block: str) -> str:
     return " ".join(line.rstrip("\\") for line in lines).strip()
 
 
+def environment(block: str) -> dict[str, str]:
+    lines = [line.partition("#")[0].strip() for line in block.splitlines()]
+    return dict(line.split("=", 1) for line in lines if line)
+
+
+class Servers(NamedTuple):
+    """Three at once, because each takes seconds to import what it serves with."""
+
+    by_run: ScriptProcess  # the block `serve_run_id`, under the name that the guide's curl lines use
+    by_registry: ScriptProcess  # the block `serve_registry`
+    container: ScriptProcess  # what `docker run` gives the container, given to its entry point
+    hub: ModelHubServer  # by way of which the container's model comes
+
+
 @pytest.fixture(scope="module")
-def served(
+def servers(
     runs: dict[str, str], fill: Fill, mlflow_server: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ScriptProcess]:
-    """The block `serve_run_id`, under the name that the guide's curl lines use."""
-    line = command(fill("serve_run_id.sh", run=runs["anything"]))
-    running = ScriptProcess(
-        line, tmp_path_factory.mktemp("server"), env={"MLFLOW_TRACKING_URI": mlflow_server, "MODEL_NAME": "my-model"}
-    )
-    try:
-        running.wait_live()
-        running.wait_ready("my-model")
-        yield running
-        running.stop()
-    finally:
-        running.kill()
+) -> Iterator[Servers]:
+    mlflow = {"MLFLOW_TRACKING_URI": mlflow_server}
+    with ExitStack() as stack:
+
+        def start(command: Any, env: dict[str, str]) -> ScriptProcess:
+            running = ScriptProcess(command, tmp_path_factory.mktemp("server"), env=env)
+            stack.callback(running.kill)
+            return running
+
+        hub = stack.enter_context(ModelHubServer(mlflow_server))
+        values = {"run": runs["anything"], "modelhub": hub.url, "client_id": CLIENT, "client_secret": SECRET}
+        words = shlex.split(command(fill("docker_run.sh", **values)))
+        given = dict(word.split("=", 1) for before, word in itertools.pairwise(words) if before == "-e")
+        known = environment(fill("environment.env", **values))
+        assert given.items() <= known.items()
+        known = {name: value for name, value in known.items() if name not in ("MODEL_NAME_REGISTRY", "MODEL_VERSION")}
+        found = Servers(
+            start(command(fill("serve_run_id.sh", run=runs["anything"])), {**mlflow, "MODEL_NAME": "my-model"}),
+            start(command(fill("serve_registry.sh")), mlflow),
+            start(
+                [sys.executable, str(ROOT / "examples/serving/generic_serve.py")],
+                {**known, "PORT": "0", "COPILOT_ID": COPILOT},
+            ),
+            hub,
+        )
+        for running in found[:3]:
+            running.wait_live()
+            running.wait_ready()
+        yield found
+        for running in found[:3]:
+            running.stop()
+
+
+@pytest.fixture
+def served(servers: Servers) -> ScriptProcess:
+    return servers.by_run
 
 
 def curl(block: str, folder: Path) -> Any:
@@ -63,10 +101,9 @@ def test_serve_run_id_and_the_endpoints(served: ScriptProcess) -> None:
     assert served.get("/v2/models/my-model/ready").json() == {"name": "my-model", "ready": True}
 
 
-def test_serve_registry(runs: dict[str, str], fill: Fill, start: Callable[..., ScriptProcess]) -> None:
-    running = start(command(fill("serve_registry.sh")))
-    running.wait_ready("default-model", version="2")
-    assert running.get("/v2/models").json() == {"models": ["default-model"]}
+def test_serve_registry(servers: Servers) -> None:
+    servers.by_registry.wait_ready("default-model", version="2")
+    assert servers.by_registry.get("/v2/models").json() == {"models": ["default-model"]}
 
 
 def test_v2_request(served: ScriptProcess, fill: Fill) -> None:
@@ -107,28 +144,12 @@ def test_legacy_input(served: ScriptProcess, fill: Fill, files: Any, name: str, 
     assert (answer.status, answer.json()) == (200, {"statusCode": 200, "data": [value]})
 
 
-def environment(block: str) -> dict[str, str]:
-    lines = [line.partition("#")[0].strip() for line in block.splitlines()]
-    return dict(line.split("=", 1) for line in lines if line)
-
-
-def test_environment_and_docker_run(
-    runs: dict[str, str], fill: Fill, mlflow_server: str, start: Callable[..., ScriptProcess]
-) -> None:
-    """What `docker run` gives the container, given to its entry point; the model comes by way of ModelHub."""
-    with ModelHubServer(mlflow_server) as hub:
-        values = {"run": runs["anything"], "modelhub": hub.url, "client_id": CLIENT, "client_secret": SECRET}
-        words = shlex.split(command(fill("docker_run.sh", **values)))
-        given = dict(word.split("=", 1) for before, word in itertools.pairwise(words) if before == "-e")
-        known = environment(fill("environment.env", **values))
-        assert given.items() <= known.items()
-        known = {name: value for name, value in known.items() if name not in ("MODEL_NAME_REGISTRY", "MODEL_VERSION")}
-        env = {**known, "PORT": "0", "COPILOT_ID": COPILOT}
-        running = start([sys.executable, str(ROOT / "examples/serving/generic_serve.py")], env=env)
-        running.wait_ready("custom-name")
-        assert hub.asked[:3] == ["token", "tracking_uri", "credentials"]
-        assert running.post("/v2/models/custom-name/infer", {"text": "hello"}).json()["data"][0]["value"] == "hello"
-        assert SECRET not in running.log()
+def test_environment_and_docker_run(servers: Servers) -> None:
+    running = servers.container
+    running.wait_ready("custom-name")
+    assert servers.hub.asked[:3] == ["token", "tracking_uri", "credentials"]
+    assert running.post("/v2/models/custom-name/infer", {"text": "hello"}).json()["data"][0]["value"] == "hello"
+    assert SECRET not in running.log()
 
 
 def test_a_missing_copilot_is_named(start: Callable[..., ScriptProcess]) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from service_calls import ask, served, spec
+from service_calls import Model, ask, served, spec
 
 from modelhub.serving import (
     AutoModelPredictor,
@@ -26,7 +28,7 @@ from modelhub.serving import (
     TextModelService,
 )
 from modelhub.serving.protocol.messages import InferRequest
-from modelhub.serving.workers.groups import collect
+from modelhub.serving.workers.groups import collect, load_all
 from modelhub.serving.workers.service_loading import find_service
 from modelhub.serving.workers.spec import WorkerSpec
 
@@ -294,3 +296,41 @@ def test_a_group_loads_all_and_names_each_failure() -> None:
     ModelServiceGroup([ModelhubModelService("a", "/no/a")], load="lazy").load_models()
     with pytest.raises(ValueError, match="eager or lazy"):
         ModelServiceGroup([], load="sometimes")
+
+
+# ---- a load of one's own -------------------------------------------------------------------------
+
+
+class Loads(ModelhubModelService):
+    def __init__(self, name: str) -> None:
+        super().__init__(name, "")
+        self.count = 0
+        self.settings = {"timeout": "5s"}
+
+    def load(self) -> None:  # type: ignore[override]
+        self.count += 1
+        self.handle = threading.Lock()  # cannot be pickled
+        self.loaded_model = Model()
+
+
+def test_a_load_of_its_own_is_called_once() -> None:
+    service = Loads("a")
+    service.load()
+    assert service.ready
+    load_all([service])
+    assert service.count == 1
+
+
+def test_what_load_made_is_not_handed_to_another_process() -> None:
+    service = Loads("a")
+    service.load()
+    service.label = "later"  # type: ignore[attr-defined]
+    copy = pickle.loads(pickle.dumps(service))  # noqa: S301
+    assert (copy.ready, copy.loaded_model, copy.count, copy.settings, copy.label) == (
+        False,
+        None,
+        0,
+        {"timeout": "5s"},
+        "later",
+    )
+    assert not hasattr(copy, "handle")

@@ -117,8 +117,8 @@ def streams(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         running.kill()
 
 
-def events(gateway: Gateway, model: str, body: Any) -> list[Any]:
-    answer = gateway.post(f"/v2/models/{model}/infer_stream", body)
+def events(gateway: Gateway, model: str, body: Any, route: str = "infer_stream") -> list[Any]:
+    answer = gateway.post(f"/v2/models/{model}/{route}", body)
     assert answer.status == 200, answer.body
     assert answer.headers["content-type"] == "text/event-stream"
     parts = answer.body.decode().split("\n\n")
@@ -196,3 +196,26 @@ def test_streams_and_requests_of_one_worker(streams: Gateway) -> None:
     """A worker with one slot answers others after its stream, with several beside it."""
     assert streams.post("/v2/models/threaded/infer", {"text": "x"}).json()["data"] == "x"
     assert streams.post("/v2/models/words/infer", {"text": "x"}).json()["data"] == "x"
+
+
+# ---- generate ------------------------------------------------------------------------------------
+
+
+def test_generate_in_one_piece_and_in_many(streams: Gateway) -> None:
+    body = {"id": "q", "text_input": "one two", "parameters": {"stream": False}}
+    whole = {"id": "q", "model_name": "words", "model_version": "1"}
+    assert streams.post("/v2/models/words/generate", body).json() == {**whole, "text_output": "one two"}
+    assert streams.post("/v2/models/words/versions/1/generate", body).status == 200
+    found = events(streams, "async", body, "generate_stream")
+    assert found == [{**whole, "model_name": "async", "text_output": text} for text in ("one", "two")]
+
+
+def test_errors_of_generate(streams: Gateway) -> None:
+    for route in ("generate", "generate_stream"):
+        wrong = streams.post(f"/v2/models/words/{route}", {"text": "x"})
+        assert (wrong.status, list(wrong.json())) == (400, ["error"])
+        assert streams.post(f"/v2/models/nowhere/{route}", {"text_input": "x"}).status == 404
+    first, last = events(streams, "words", {"text_input": "one boom"}, "generate_stream")
+    assert first["text_output"] == '{"word":"one"}'
+    assert last == {"error": "RuntimeError: it broke"}
+    assert "modelhub_requests_total" in streams.get("/metrics").body.decode()

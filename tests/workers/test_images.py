@@ -316,3 +316,12 @@ def test_a_request_after_a_hostile_one_is_answered() -> None:
     request = InferRequest(id=2, content_type="image/png")
     assert model.predict(model.decode(request, PNG)) == 1
     assert kept.got["image"].tolist() == [PNG]
+
+
+def test_a_limit_above_pillows_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configuration's limit counts, also where it is more than Pillow would decode."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    picture = image_file("PNG", (30, 30))
+    assert open_image(picture, PixelBudget(ImageOptions(max_pixels=900))).size == (30, 30)
+    with pytest.raises(TooLarge, match="30 x 30"):
+        open_image(picture, PixelBudget(ImageOptions(max_pixels=899)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 from files import column, image_file, keeping, pdf_file, send, tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlflow_serving import ScoringServer, scoring_server
+from mlflow_serving import ScoringServer, scoring_servers
 
 from modelhub.serving.protocol.errors import InvalidRequest, ServingError
 from modelhub.serving.protocol.messages import InferRequest
@@ -24,6 +23,7 @@ from modelhub.serving.workers.served import ServedModel
 
 Served = Callable[[str], ServedModel]
 
+COMPARED = ("iris", "digits", "sentiment", "params")
 COLUMNS = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
 ROWS = [[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]]
 RECORDS = [dict(zip(COLUMNS, row, strict=True)) for row in ROWS]
@@ -78,18 +78,11 @@ REFUSED: list[tuple[str, Any]] = [
 
 
 @pytest.fixture(scope="module")
-def scoring(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], ScoringServer]]:
-    """`scoring(name)`: MLflow's own server of that fixture model."""
-    with ExitStack() as stack:
-        running: dict[str, ScoringServer] = {}
-
-        def get(name: str) -> ScoringServer:
-            if name not in running:
-                folder = tmp_path_factory.mktemp("scoring")
-                running[name] = stack.enter_context(scoring_server(models / name, folder))
-            return running[name]
-
-        yield get
+def scoring(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ScoringServer]]:
+    """MLflow's own servers of fixture models."""
+    iris, *others = (models / name for name in COMPARED)
+    with scoring_servers(iris, *others, folder=tmp_path_factory.mktemp("scoring")) as servers:
+        yield servers
 
 
 def payload(body: Any) -> tuple[bytes, str]:
@@ -107,12 +100,10 @@ def ask(model: ServedModel, raw: bytes, content_type: str = "application/json") 
         return 0, error.message
 
 
-@pytest.mark.parametrize("name", ["iris", "digits", "sentiment", "params"])
+@pytest.mark.parametrize("name", COMPARED)
 @pytest.mark.timeout(240)
-def test_the_same_answers_as_mlflow_models_serve(
-    served: Served, scoring: Callable[[str], ScoringServer], name: str
-) -> None:
-    theirs = scoring(name)
+def test_the_same_answers_as_mlflow_models_serve(served: Served, scoring: dict[str, ScoringServer], name: str) -> None:
+    theirs = scoring[name]
     for each, body in SAME:
         if each == name:
             assert (200, theirs.post(*payload(body))[1]) == ask(served(name), *payload(body)), body
