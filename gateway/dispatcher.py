@@ -141,10 +141,11 @@ class Dispatcher:
             self._workers.remove(worker)
         begun = set(begun)
         again: list[Pending] = []
+        over: list[Pending] = []
         for number, pending in worker.held.items():
             pending.worker = None
             if pending.answer.done():
-                self._finish(pending)
+                over.append(pending)
             elif number not in begun:
                 again.append(pending)
             elif self.retry and not pending.death and not pending.chunk:
@@ -153,9 +154,13 @@ class Dispatcher:
                 self.retried += 1
                 again.append(pending)
             else:
-                self._fail(pending, WorkerLost(f"the worker of {self.label} {reason} while it ran this request"))
+                lost = WorkerLost(f"the worker of {self.label} {reason} while it ran this request")
+                pending.answer.set_exception(lost)
+                over.append(pending)
         worker.held.clear()
         self._waiting.extendleft(reversed(again))
+        for pending in over:  # only now: those that are sent again are not idleness
+            self._finish(pending)
         self._pump()
 
     def fail_waiting(self, error: Callable[[], ServingError]) -> None:

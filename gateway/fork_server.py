@@ -29,6 +29,7 @@ from ..protocol.messages import (
     PreloadRequest,
     StartedReply,
 )
+from ..workers import process
 from ..workers.spec import WorkerSpec
 from .environments import Environment
 from .timeouts import timeout
@@ -43,7 +44,13 @@ BOOTSTRAP = Path(os.path.abspath(serving.__file__)).parent / "workers" / "bootst
 #: Seconds in which models that are prepared together say what they want imported: one start instead of several stops.
 GATHER = 0.05
 MAX_MESSAGE = 1 << 18  # as in workers/fork_server.py
+#: Seconds that a process may take to be gone after it has closed its end of the socket.
+END_GRACE = 2.0
 _TITLE_ROOM = "-" * 200
+
+
+class ForkServerEnded(LoadError):
+    """The fork server went away before a worker was started; another one may do better."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ class WorkerExit:
     signal: int = 0
     max_rss: int = 0  # bytes
     why: str = ""  # said by us, where the kernel's word would mislead
+    memory: str = ""  # "it used …", where the kernel may have killed it for that
     cause: str = ""  # a short word for metrics: memory, timeout, fork_server; "": exit or signal
 
     @property
@@ -70,6 +78,8 @@ class WorkerExit:
             except ValueError:
                 name = "unknown"
             hint = ", perhaps out of memory" if self.signal == signal.SIGKILL else ""
+            if hint and self.memory:
+                hint += f": {self.memory}"
             return f"was killed by signal {self.signal} ({name}{hint})"
         return f"exited with code {self.code}"
 
@@ -100,6 +110,9 @@ class ForkServerLink:
         self.python = ""
         self.pid = 0
         self.ended = asyncio.Event()
+        #: The socket is closed: nothing can be asked of it any more, though how it ended may not be known yet.
+        self.closed = False
+        self._ending: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._workers: dict[str, WorkerProcess] = {}
         self._unsent: deque[tuple[bytes, list[int]]] = deque()
@@ -112,17 +125,26 @@ class ForkServerLink:
         self._loop.add_reader(ours.fileno(), self._receive)
 
     async def preload(self, modules: list[str]) -> StartedReply:
-        """Import modules in the fork server. Raises LoadError when it ends meanwhile."""
+        """Import modules in the fork server. Raises ForkServerEnded when it ends meanwhile."""
+        self._check_open()
         future: asyncio.Future[StartedReply] = self._loop.create_future()
         self._preloaded.append(future)
         self.send(PreloadRequest(modules=modules))
         return await future
 
     async def fork(self, spec: WorkerSpec, log_fd: int, start: str, preload: list[str]) -> WorkerProcess:
-        """Start a worker. Raises LoadError when no process could be started."""
+        """Start a worker. Raises LoadError when no process could be started, ForkServerEnded when another may do it."""
+        self._check_open()
+        request = ForkRequest(token=spec.token, spec=spec.to_wire(), start=start, preload=preload)
+        size = len(_packed(request))
+        if size > MAX_MESSAGE:
+            raise LoadError(
+                f"what the worker is to be told takes {size} bytes, more than {MAX_MESSAGE}: pass it fewer or "
+                "shorter environment variables"
+            )
         worker = WorkerProcess(spec.token, self)
         self._workers[spec.token] = worker
-        self.send(ForkRequest(token=spec.token, spec=spec.to_wire(), start=start, preload=preload), log_fd)
+        self.send(request, log_fd)
         try:
             await asyncio.shield(worker.started)
         except asyncio.CancelledError:
@@ -134,9 +156,8 @@ class ForkServerLink:
 
     def send(self, message: Message, descriptor: int | None = None) -> None:
         """Send now, or when the socket has room. A descriptor is duplicated until it has gone."""
-        data = bytes(encode([(message, b"")])[0])
         descriptors = [os.dup(descriptor)] if descriptor is not None else []
-        self._unsent.append((data, descriptors))
+        self._unsent.append((_packed(message), descriptors))
         if len(self._unsent) == 1:
             self._send_unsent()
 
@@ -173,8 +194,11 @@ class ForkServerLink:
             if not data:
                 self._on_end()
                 return
-            for message, _ in decode([data]):
-                self._take(message)
+            try:
+                for message, _ in decode([data]):
+                    self._take(message)
+            except Exception:
+                log.exception("a message of the fork server of environment %s was dropped", self.environment.label)
 
     def _take(self, message: Message) -> None:
         if isinstance(message, ForkedReply):

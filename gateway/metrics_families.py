@@ -31,6 +31,8 @@ _MODEL = ("model", "version")
 _GROUP = ("group",)
 #: Of the ages that evicted models had: one that is small says that the budget is too.
 _QUANTILES = (0.1, 0.5, 0.9)
+#: Shown as 0 before they happen: Prometheus' increase() misses the first of what appears from nowhere.
+_USUAL_ENDS = ("exit_1", "memory", "signal_9", "timeout")
 PHASES = ("queue", "batch_wait", "decode", "predict", "encode", "transfer")
 
 
@@ -229,7 +231,8 @@ class Scrape(Collector):
             ready.add_metric(sample.labels, sample.ready)
             for entered, count in sample.changes.items():
                 changes.add_metric([*sample.labels, entered.value], count)
-            for reason, count in sorted(sample.restarts.items()):
+            usual = dict.fromkeys(_USUAL_ENDS, 0) if sample.changes else {}
+            for reason, count in sorted((usual | sample.restarts).items()):
                 restarts.add_metric([*sample.labels, reason], count)
             for phase, seconds in sample.loads.items():
                 loads.add_metric([*sample.labels, phase.value.lower()], seconds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import logging
 import os
@@ -20,7 +19,7 @@ import uvloop
 from ..config.settings import Settings
 from ..protocol.errors import ConfigError
 from ..workers.process import forbid_dumps
-from . import tracing
+from . import heap, tracing
 from .artifacts import ArtifactStore
 from .catalog import Catalog
 from .channel import Channel
@@ -76,13 +75,6 @@ def run(
         display.close()
 
 
-def _calm_garbage_collector() -> None:
-    """What is there now stays; a full collection would look at all of it, for tens of milliseconds, again and again."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
-
-
 def _raise_descriptor_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
@@ -105,7 +97,7 @@ async def _serve(
         url = await stack.enter_async_context(listening(server, registry, resources.metrics, control))
         resources.on_change = _announcer(url)
         catalog.load_eager()
-        _calm_garbage_collector()
+        heap.settle()
         watchers = [
             asyncio.create_task(follower.run(), name="follow"),
             asyncio.create_task(FolderWatch(catalog).run(), name="folders"),

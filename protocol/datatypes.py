@@ -50,4 +50,4 @@ def datatype(name: str) -> Datatype:
     try:
         return DATATYPES[name]
     except KeyError:
-        raise InvalidRequest(f"unknown datatype {name!r}: use one of {', '.join(DATATYPES)}") from None
+        raise InvalidRequest(f"unknown datatype {name[:40]!r}: use one of {', '.join(DATATYPES)}") from None

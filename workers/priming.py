@@ -6,12 +6,14 @@ done once here, every forked worker inherits it. Only models that this file make
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
 import warnings
 from typing import Any, Callable, Dict, List
 
+_LOGGER = logging.getLogger("mlflow")
 _SOURCE = """
 import mlflow
 
@@ -28,6 +30,8 @@ mlflow.models.set_model(Echo())
 def prime(modules: List[str]) -> List[str]:
     """Run what fits the modules just imported. Returns what went wrong, a line each; never raises."""
     problems: List[str] = []
+    level = _LOGGER.level
+    _LOGGER.setLevel(logging.ERROR)  # what it says of saving a model is for people who log models
     for name in modules:
         make = _MAKERS.get(name)
         if make is None or name not in sys.modules:
@@ -40,6 +44,7 @@ def prime(modules: List[str]) -> List[str]:
                 _run(path)
         except Exception as error:
             problems.append(f"priming {name}: {type(error).__name__}: {error}")
+    _LOGGER.setLevel(level)
     return problems
 
 

@@ -184,7 +184,7 @@ def test_a_changed_file_is_read_again(
     ).strip()
     try:
         deadline = time.monotonic() + 60
-        while served.podman("inspect", "--format", "{{.State.Running}}", watcher).strip() != "true":
+        while "reloaded" not in served.podman("logs", watcher, errors=True):
             assert time.monotonic() < deadline
         write("one", "two")
         while served.get("/v2/models")[1] != {"models": ["one", "two"]}:
