@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,6 +101,8 @@ class Catalog:
             while len(under_way) >= group.settings.parallel_loads:
                 _, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
             under_way.add(self._load_in_advance(version))
+        if under_way:
+            await asyncio.wait(under_way)
         if not group.lazy:
             self._load_missing(group)
 
@@ -241,12 +244,13 @@ class Catalog:
                 target, overridden = slot.candidate or slot.version, True
                 target.away = False
         target.in_advance = False
-        await asyncio.wait({target.load()})
+        loading = target.load()
+        await asyncio.wait({loading})
         if target.state is not ModelState.READY:
-            state, reason = target.state.value, target.reason
+            why = "it was unloaded" if loading.cancelled() else f"it is {target.state.value}: {target.reason}"
             if overridden and slot.candidate is target:
                 self.cancel_roll(slot, "its load failed")
-            raise NotReady(f"model {target.label} was not loaded: it is {state}: {reason}")
+            raise NotReady(f"model {target.label} was not loaded: {why}")
         if slot.candidate is target and slot.roll is not None:
             await asyncio.wait({slot.roll})
 
@@ -303,6 +307,7 @@ class Catalog:
             else:
                 self.groups[group.name].reconfigure(group)
         wanted = {_key(entry): (entry, self.groups[name] if name else None) for entry, name in settings.entries}
+        self._rename(wanted)
         for key in [key for key in self.slots if key not in wanted]:
             slot = self.slots.pop(key)
             changes.removed.append(slot.version.label)
@@ -329,6 +334,15 @@ class Catalog:
                 self._load_missing(each)
         self.settings = settings
         return changes
+
+    def _rename(self, wanted: Iterable[tuple[str, str]]) -> None:
+        """A name with one version before and another one now is one entry that has changed: it is rolled."""
+        before = Counter(name for name, _ in self.slots)
+        after = {name: (name, version) for name, version in wanted}
+        now = Counter(name for name, _ in wanted)
+        for key in list(self.slots):
+            if before[key[0]] == now[key[0]] == 1 and after[key[0]] != key:
+                self.slots[after[key[0]]] = self.slots.pop(key)
 
 
 def _may_swap_unloaded(old: ModelVersion) -> bool:

@@ -194,11 +194,15 @@ class ForkServerLink:
             if not data:
                 self._on_end()
                 return
-            try:
-                for message, _ in decode([data]):
-                    self._take(message)
-            except Exception:
-                log.exception("a message of the fork server of environment %s was dropped", self.environment.label)
+            self._take_all(data)
+
+    def _take_all(self, data: bytes) -> None:
+        """One message that makes no sense must not keep back those behind it."""
+        try:
+            for message, _ in decode([data]):
+                self._take(message)
+        except Exception:
+            log.exception("a message of the fork server of environment %s was dropped", self.environment.label)
 
     def _take(self, message: Message) -> None:
         if isinstance(message, ForkedReply):
@@ -218,26 +222,45 @@ class ForkServerLink:
                 future.set_result(message)
 
     def _on_end(self) -> None:
-        """The process is gone, and by the kernel's hand its workers with it."""
+        """The other end is closed: the process is gone or about to be, and by the kernel's hand its workers with it."""
+        if self.closed:
+            return
+        self.closed = True
         self._loop.remove_reader(self._socket.fileno())
         self._loop.remove_writer(self._socket.fileno())
         self._socket.close()
         self._drop_unsent()
-        why = f"ended with its fork server, which {self._how_it_ended()}"
-        self.ended.set()
+        self._ending = self._loop.create_task(self._bury())
+
+    async def _bury(self) -> None:
+        """Tell everyone who waits for it or for one of its workers."""
         workers, self._workers = list(self._workers.values()), {}
+        how = "ended"
+        try:
+            how = await self._how_it_ended()
+            await asyncio.to_thread(_end_sessions, [worker.pid for worker in workers if worker.pid])
+        except Exception:
+            log.exception(
+                "the end of the fork server of environment %s could not be looked into", self.environment.label
+            )
+        why = f"ended with its fork server, which {how}"
+        lost = f"could not be started: the fork server of environment {self.environment.label} {how}: "
         for worker in workers:
             if not worker.started.done():
-                worker.started.set_exception(LoadError(f"the worker {why}: {self._last_words()}"))
+                worker.started.set_exception(ForkServerEnded(lost + self._last_words()))
             if not worker.exited.done():
                 worker.exited.set_result(WorkerExit(why=why, cause="fork_server"))
         for future in self._preloaded:
             if not future.done():
-                what = f"the fork server of environment {self.environment.label} ended while it started"
-                future.set_exception(LoadError(f"{what}: {self._last_words()}"))
+                future.set_exception(ForkServerEnded(lost + self._last_words()))
         self._preloaded.clear()
+        self.ended.set()
 
-    def _how_it_ended(self) -> str:
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ForkServerEnded(f"could not be started: the fork server of {self.environment.label} has just ended")
+
+    async def _how_it_ended(self) -> str:
         return "closed its end of the socket"
 
     def _last_words(self) -> str:
@@ -245,13 +268,15 @@ class ForkServerLink:
 
     async def close(self) -> None:
         """Say that no worker is needed any more, and wait a little for the other end to close."""
-        if self.ended.is_set():
-            return
-        self._socket.shutdown(socket.SHUT_WR)
+        if not self.closed:
+            try:
+                self._socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                self._on_end()
         try:
             async with timeout(5):
                 await self.ended.wait()
-        except TimeoutError:
+        except asyncio.TimeoutError:
             self._end_now()
             await self.ended.wait()
 
@@ -268,7 +293,7 @@ class ForkServer(ForkServerLink):
         self._cwd = cwd
 
     async def start(self, modules: list[str]) -> None:
-        """Start the process and wait until it has imported `modules`. Raises LoadError."""
+        """Start the process and wait until it has imported `modules`. Raises LoadError. Cancelled, it ends it again."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_MESSAGE * 2)
@@ -295,7 +320,12 @@ class ForkServer(ForkServerLink):
         self.pid = self._process.pid
         self.attach(ours)
         started = time.monotonic()
-        reply = await self.preload(modules)
+        try:
+            reply = await self.preload(modules)
+        except asyncio.CancelledError:
+            self._process.kill()
+            await asyncio.shield(self.ended.wait())
+            raise
         self.python = reply.python
         log.info(
             "fork server of environment %s is up: Python %s, %.1f s",
@@ -306,10 +336,11 @@ class ForkServer(ForkServerLink):
         if reply.error:
             log.warning("fork server of environment %s: %s", self.environment.label, reply.error)
 
-    def _how_it_ended(self) -> str:
-        self._process.wait()
+    async def _how_it_ended(self) -> str:
+        status = self._process.poll()
+        if status is None:  # it is about to be gone
+            status = await asyncio.to_thread(_wait_or_kill, self._process)
         self.output.close()
-        status = self._process.returncode
         return str(WorkerExit(max(status, 0), max(-status, 0)))
 
     def _last_words(self) -> str:
@@ -317,6 +348,25 @@ class ForkServer(ForkServerLink):
 
     def _end_now(self) -> None:
         self._process.kill()
+
+
+def _packed(message: Message) -> bytes:
+    return bytes(encode([(message, b"")])[0])
+
+
+def _wait_or_kill(started: subprocess.Popen[bytes]) -> int:
+    try:
+        return started.wait(END_GRACE)
+    except subprocess.TimeoutExpired:
+        started.kill()
+        return started.wait()
+
+
+def _end_sessions(pids: list[int]) -> None:
+    """Kill what dead workers have started: each of them led a session of its own."""
+    for pid in pids:
+        for member in process.session_members(pid):
+            process.send_signal(member, signal.SIGKILL)
 
 
 class ForkServers:
@@ -345,11 +395,11 @@ class ForkServers:
         """The living fork server of an environment; concurrent callers share one start. Raises LoadError."""
         adopted = self._adopted.get(environment.key)
         if adopted is not None:
-            if adopted.ended.is_set():
+            if adopted.closed:
                 raise LoadError("the script that this service belongs to has ended")
             return adopted
         task = self._servers.get(environment.key)
-        if task is not None and task.done() and (task.cancelled() or task.exception() or task.result().ended.is_set()):
+        if task is not None and task.done() and (task.cancelled() or task.exception() or task.result().closed):
             task = None
         if task is None:
             task = asyncio.ensure_future(self._start(environment))
@@ -367,11 +417,12 @@ class ForkServers:
         done = [
             task for task in self._servers.values() if task.done() and not task.cancelled() and not task.exception()
         ]
-        return [task.result() for task in done if not task.result().ended.is_set()]
+        return [task.result() for task in done if not task.result().closed]
 
     async def close(self) -> None:
-        for task in self._servers.values():
-            if not task.done():
-                task.cancel()
-        adopted = [link for link in self._adopted.values() if not link.ended.is_set()]
-        await asyncio.gather(*(server.close() for server in [*self.running(), *adopted]))
+        starting = [task for task in self._servers.values() if not task.done()]
+        for task in starting:
+            task.cancel()
+        await asyncio.gather(*starting, return_exceptions=True)
+        servers = [task.result() for task in self._servers.values() if not task.cancelled() and not task.exception()]
+        await asyncio.gather(*(server.close() for server in [*servers, *self._adopted.values()]))

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 #: A failed version is tried again after this many seconds, doubling to the second figure.
 RETRY_FIRST, RETRY_MAX = 10.0, 600.0
+#: Seconds that one of several replicas stays away when it has failed and the others go on.
+REPLICA_REST = 30.0
 
 
 class ModelVersion:
@@ -71,6 +73,7 @@ class ModelVersion:
         self._loading: asyncio.Task[None] | None = None
         self._unloading: asyncio.Task[None] | None = None
         self._dismissed: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._evicting = False
         self._drain_until = float("inf")
         self._retry_timer: asyncio.TimerHandle | None = None
@@ -170,6 +173,10 @@ class ModelVersion:
         """V2 metadata (platform, inputs, outputs): the worker's word, else from the MLmodel file. Raises NotReady."""
         if self._metadata is not None:
             return self._metadata
+        if not self.uri:
+            raise NotReady(
+                f"model {self.label} is a service that loads by itself: it has no metadata before", retry_after=5.0
+            )
         try:
             path = local_path(self.uri)
             if path is not None:
@@ -276,8 +283,8 @@ class ModelVersion:
         return self._unloading
 
     async def _unload(self, reason: str) -> None:
-        self._cancel_retry()
         await self._stop_loading()
+        self._cancel_retry()
         if self.state is not ModelState.UNLOADED:
             if self.state is not ModelState.DRAINING:
                 self._move(ModelState.DRAINING, reason)
@@ -323,7 +330,12 @@ class ModelVersion:
             log.warning("%s: %d requests were not answered in time", self.label, self.queued + self.in_flight)
 
     async def _stop_replicas(self) -> None:
-        """Processes first, then the hold on the artifact."""
+        """Processes first, then the hold on the artifact; to the end, even if the caller is cancelled."""
+        if self._ending is None or self._ending.done():
+            self._ending = asyncio.create_task(self._end_replicas(), name=f"end workers of {self.label}")
+        await asyncio.shield(self._ending)
+
+    async def _end_replicas(self) -> None:
         replicas, self.replicas = self.replicas, []
         await asyncio.gather(*(replica.stop() for replica in replicas))
         if self._artifact is not None:
@@ -363,16 +375,21 @@ class ModelVersion:
             self._traceback = text
             log.error("%s could not be loaded:\n%s", replica.label, text)
 
-    def replica_failed(self, replica: Replica, reason: str) -> None:
+    def replica_failed(self, replica: Replica, reason: str) -> float | None:
+        """Seconds after which it may try again, beside others; None: there are none, this version has failed."""
         if any(other.state in ("ready", "starting", "restarting") for other in self.replicas if other is not replica):
-            log.error("%s is given up, other replicas go on: %s", replica.label, reason)
-            return
+            log.error("%s rests for %g s, other replicas go on: %s", replica.label, REPLICA_REST, reason)
+            return REPLICA_REST
         if self._first_ready is not None and not self._first_ready.done():
             self._first_ready.set_exception(LoadError(reason))
         elif self.state is ModelState.READY:
             self._fail(reason)
             if self.group is not None:
                 self.group.left(self)
+        return None
+
+    def replica_may_return(self, replica: Replica) -> bool:
+        return replica in self.replicas and (self.state is ModelState.READY or self.state.loading)
 
     async def until(self, *states: ModelState) -> None:
         """Returns when it is in one of these states."""

@@ -47,6 +47,9 @@ def server_document(models: list[str]) -> Json:
         "/stats": _get("Counts and durations", _ref("Statistics"), "404"),
         "/config": _get("Configuration, as Triton's clients read it", {"type": "object"}, "404", "503"),
         "/infer": infer,
+        "/infer_stream": _streamed(infer, "Infer, piece by piece: each event is an InferResponse"),
+        "/generate": (generate := _generate()),
+        "/generate_stream": _streamed(generate, "Text from text, piece by piece: each event is a GenerateResponse"),
     }
     paths: Json = {
         "/v2": _get("Name, version and extensions of the server", _ref("ServerMetadata")),
@@ -170,6 +173,21 @@ _SCHEMAS: Json = {
         "required": ["inputs"],
         "properties": {**_REQUEST, "inputs": {**_list(_TENSOR), "minItems": 1}},
     },
+    "GenerateRequest": {
+        "type": "object",
+        "required": ["text_input"],
+        "properties": {
+            "id": {"type": ["string", "null"]},
+            "text_input": {"type": "string"},
+            "parameters": {"type": ["object", "null"], "description": "the model's own"},
+        },
+        "description": "Further members are the model's other inputs.",
+    },
+    "GenerateResponse": {
+        "type": "object",
+        "required": ["model_name", "text_output"],
+        "properties": {**_RESPONSE, "text_output": {"type": "string"}},
+    },
     "InferResponse": {
         "type": "object",
         "required": ["model_name", "outputs"],
@@ -224,6 +242,24 @@ def _infer(request: Json, response: Json) -> Json:
             "responses": {"200": _json(response, "the outputs"), **_errors(*_ERRORS)},
         }
     }
+
+
+def _generate() -> Json:
+    return {
+        "post": {
+            "summary": "Text from text",
+            "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("GenerateRequest")}}},
+            "responses": {"200": _json(_ref("GenerateResponse"), "the text"), **_errors(*_ERRORS)},
+        }
+    }
+
+
+def _streamed(operation: Json, summary: str) -> Json:
+    """The same request, answered with Server-Sent Events; an error before the first one has its status."""
+    event = _object(data={"type": "string", "contentMediaType": "application/json"})
+    events = {"description": "events", "content": {"text/event-stream": {"schema": event}}}
+    post = operation["post"]
+    return {"post": {**post, "summary": summary, "responses": {**post["responses"], "200": events}}}
 
 
 def _tensors(rows: list[Json], *, data: bool) -> Json:

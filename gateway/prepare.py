@@ -40,6 +40,8 @@ async def prepare(entry: ModelSettings, version: str, resources: Resources) -> P
     script = resources.script
     if script is not None and entry.name in script.services:
         return await _prepare_service(entry, version, resources, script)
+    if not entry.uri:
+        return await _prepare_own_loader(entry, version, resources)
     artifact = await resources.artifacts.ensure(entry.uri)
     try:
         version = version or artifact.version or "1"
@@ -55,6 +57,21 @@ async def prepare(entry: ModelSettings, version: str, resources: Resources) -> P
     spec = _spec(entry, version, str(artifact.path), resources)
     return Prepared(
         _plan(entry, spec, environment, modules, start, reason, entry.env), artifact, artifact.source, version
+    )
+
+
+async def _prepare_own_loader(entry: ModelSettings, version: str, resources: Resources) -> Prepared:
+    """A service that names no model: its own `load()` gets what it needs."""
+    version = version or "1"
+    # a folder without a model: the shared environment, unless the entry names another
+    environment = await resources.environments.ensure(resources.runtime_dir, entry.environment)
+    reason = _DEVICES if entry.devices else ""
+    start = "spawn" if reason else entry.start
+    modules = modules_for({}) if start == "fork" else []
+    resources.fork_servers.want(environment, modules)
+    spec = _spec(entry, version, "", resources)
+    return Prepared(
+        _plan(entry, spec, environment, modules, start, reason, entry.env), None, f"service {entry.service}", version
     )
 
 

@@ -30,12 +30,13 @@ from ..protocol.messages import (
     StatsRequest,
     StopRequest,
 )
+from ..workers.process import cpus
 from ..workers.spec import WorkerSpec
 from .channel import Peer
 from .dispatcher import Dispatcher, WorkerLink
 from .environments import Environment
-from .fork_server import WorkerExit, WorkerProcess, output_log
-from .memory import Memory
+from .fork_server import ForkServerEnded, WorkerExit, WorkerProcess, output_log
+from .memory import Memory, human
 from .resources import Resources
 from .restarts import RestartPolicy
 from .worker_env import worker_environment
@@ -48,6 +49,8 @@ KILL_GRACE = 1.0
 #: Escalation at the end of a worker: StopRequest, then SIGTERM, then SIGKILL, seconds for each.
 STOP_GRACE = 2.0
 TERM_GRACE = 1.0
+#: Seconds that a model may take for its own input example, at the least: the first prediction compiles and caches.
+WARMUP_TIMEOUT = 60.0
 
 
 class EndedEarly(Exception):
@@ -65,7 +68,8 @@ class Owner(Protocol):
     def replica_warming(self) -> None: ...
     def replica_ready(self, replica: Replica, ready: ReadyReply) -> None: ...
     def replica_restarts(self, replica: Replica, reason: str, kind: str, delay: float) -> None: ...
-    def replica_failed(self, replica: Replica, reason: str) -> None: ...
+    def replica_failed(self, replica: Replica, reason: str) -> float | None: ...
+    def replica_may_return(self, replica: Replica) -> bool: ...
     def replica_traceback(self, replica: Replica, text: str) -> None: ...
 
 
@@ -140,24 +144,32 @@ class Replica:
         ever_ready = False
         while True:
             self._ready_at, self._answered = 0.0, 0
+            hopeless = False
             try:
                 exit_ = await self._live()
                 reason, kind = str(exit_), exit_.kind
             except EndedEarly as early:
                 reason, kind = str(early), early.kind
+            except ForkServerEnded as ended:
+                reason, kind = ended.message, "fork_server"
             except LoadError as error:
                 reason, kind = error.message, "load"
-                if not ever_ready and not self._stopping:
-                    self._give_up(reason)  # it said so itself: another try would say the same
-                    return
+                hopeless = not ever_ready  # it said so itself: another try would say the same
+            except Exception as error:
+                log.exception("%s: looking after its worker failed in the gateway itself", self.label)
+                reason, kind = f"could not be looked after: {type(error).__name__}: {error}", "gateway"
             if self._stopping:
                 break
             ever_ready = ever_ready or self._ready_at > 0
             uptime = time.monotonic() - self._ready_at if self._ready_at else 0.0
             delay = policy.after_exit(uptime, self._answered)
-            if delay is None:
-                self._give_up(f"its worker {reason}, the last of {policy.exits} exits in a row")
-                return
+            if hopeless or delay is None:
+                if not hopeless:
+                    reason = f"its worker {reason}, the last of {policy.exits} exits in a row"
+                if not await self._give_up(reason):
+                    return
+                policy = RestartPolicy()
+                continue
             self.restarts += 1
             self.state = "restarting"
             self._owner.replica_restarts(self, reason, kind, delay)
@@ -165,9 +177,14 @@ class Replica:
                 await asyncio.sleep(delay)
         self.state = "stopped"
 
-    def _give_up(self, reason: str) -> None:
+    async def _give_up(self, reason: str) -> bool:
+        """Whether it may try again: after a while, and only beside others that serve."""
         self.state = "failed"
-        self._owner.replica_failed(self, reason)
+        wait = self._owner.replica_failed(self, reason)
+        if wait is None:
+            return False
+        await asyncio.sleep(wait)
+        return self._owner.replica_may_return(self)
 
     # ---- one worker's life ----------------------------------------------------------------------
 
@@ -180,16 +197,17 @@ class Replica:
         self.memory = self.baseline = Memory()
         token = secrets.token_hex(16)
         cwd = resources.runtime_dir / "work" / token[:12]
-        cwd.mkdir(parents=True)
         journal_path = resources.runtime_dir / f"{token[:12]}.journal"
-        self._journal = journal = Journal(str(journal_path), create=True)
-        output = OutputReader(self.label, output_log)
         self._first_word = asyncio.get_running_loop().create_future()
-        self._peer = peer = resources.channel.expect(token, self._receive, lambda: None)
         self._link = link = WorkerLink(self.label, plan.credits, self._send, self._overdue)
         worker: WorkerProcess | None = None
+        output: OutputReader | None = None
         why = "ended"
         try:
+            cwd.mkdir(parents=True)
+            self._journal = Journal(str(journal_path), create=True)
+            output = OutputReader(self.label, output_log)
+            self._peer = resources.channel.expect(token, self._receive)
             server = await resources.fork_servers.get(plan.environment)
             spec = self._spec(token, journal_path, cwd)
             worker = await server.fork(spec, output.write_fd, plan.start, plan.modules if plan.start == "fork" else [])
@@ -206,29 +224,51 @@ class Replica:
             self.state = "ready"
             self._owner.replica_ready(self, ready)
             self._dispatcher.attach(link)
-            exit_ = await asyncio.shield(worker.exited)
-            if self._kill_reason:
-                exit_ = replace(exit_, why=self._kill_reason, cause=self._kill_cause)
+            exit_ = self._explained(await asyncio.shield(worker.exited))
             why = str(exit_)
             return exit_
         finally:
-            if worker is not None and not worker.exited.done():
-                worker.kill(signal.SIGKILL)
-                await asyncio.shield(worker.exited)
-            resources.channel.drain_all()
-            resources.channel.forget(peer)
-            self._answered = link.answered
-            self._dispatcher.detach(link, journal.begun(), why)
-            self.worker = self._link = self._peer = self._journal = None
-            self._take_metrics(b"")
-            journal.close()
-            journal_path.unlink(missing_ok=True)
-            output.close()
-            await asyncio.to_thread(shutil.rmtree, cwd, ignore_errors=True)
+            try:
+                if worker is not None and not worker.exited.done():
+                    worker.kill(signal.SIGKILL)
+                    await asyncio.shield(worker.exited)
+            finally:  # whatever happens: what it held is answered or sent again, and nothing stays open
+                self._clean_up(link, why)
+                if output is not None:
+                    output.close()
+                journal_path.unlink(missing_ok=True)
+                await asyncio.to_thread(shutil.rmtree, cwd, ignore_errors=True)
+
+    def _clean_up(self, link: WorkerLink, why: str) -> None:
+        """The worker is gone: its last words count, then what it held is sent again or answered."""
+        begun: set[int] = set()
+        self._resources.channel.drain_all()
+        if self._peer is not None:
+            self._resources.channel.forget(self._peer)
+        if self._journal is not None:
+            begun = set(self._journal.begun())
+            self._journal.close()
+        self._answered = link.answered
+        self.worker = self._link = self._peer = self._journal = None
+        self._take_metrics(b"")
+        if self._first_word.done() and not self._first_word.cancelled():
+            self._first_word.exception()  # seen, even where nobody waits for it any more
+        self._dispatcher.detach(link, begun, why)
+
+    def _explained(self, exit_: WorkerExit) -> WorkerExit:
+        """An exit with what we know of it: why we killed it, or what it used before the kernel did."""
+        if self._kill_reason:
+            return replace(exit_, why=self._kill_reason, cause=self._kill_cause)
+        if exit_.signal != signal.SIGKILL or exit_.why:
+            return exit_
+        used, limit = self.memory.private or exit_.max_rss, self.plan.memory_limit
+        if not used:
+            return exit_
+        of = f"of its {human(limit)} limit" if limit else "when last measured"
+        return replace(exit_, memory=f"it used {human(used)} {of}")
 
     def _spec(self, token: str, journal: Path, cwd: Path) -> WorkerSpec:
         plan, environ = self.plan, self._resources.environ
-        threads = plan.threads if plan.start == "spawn" else 1
         data = plan.spec.to_wire()
         data.update(
             replica=self.index,
@@ -238,7 +278,7 @@ class Replica:
             cwd=str(cwd),
             env=worker_environment(
                 environ,
-                threads=threads,
+                threads=plan.threads or cpus(),
                 names=plan.env_names,
                 shared=plan.environment.key == "shared",
                 devices=plan.devices or None,
@@ -252,10 +292,13 @@ class Replica:
         self._resources.channel.drain_all()
         if self._first_word.done():
             return self._first_word.result()
-        raise EndedEarly(worker.exited.result(), "while it loaded the model")
+        raise EndedEarly(self._explained(worker.exited.result()), "while it loaded the model")
 
     async def _warm(self, link: WorkerLink, ready: ReadyReply, worker: WorkerProcess) -> None:
-        """The model's own input example through decode, predict and encode. Raises LoadError with `warmup: fail`."""
+        """The model's own input example through decode, predict and encode.
+
+        Raises LoadError where that fails, with `warmup: fail`, or does not end.
+        """
         plan = self.plan
         if plan.warmup == "off" or not ready.example:
             return
@@ -263,19 +306,22 @@ class Replica:
         request = InferRequest(id=0, content_type="application/json", probe=True)
         answer = asyncio.ensure_future(self._dispatcher.probe(link, request, ready.example))
         either: set[asyncio.Future[Any]] = {answer, worker.exited}
-        await asyncio.wait(either, timeout=max(plan.timeout, 60), return_when=asyncio.FIRST_COMPLETED)
-        problem = ""
-        if not answer.done():
-            answer.cancel()
+        seconds = max(plan.timeout, WARMUP_TIMEOUT)
+        try:
+            await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            answered = answer.done()
+        finally:
+            answer.cancel()  # nobody waits for it any more, here or in the queue
+        if not answered:
             if worker.exited.done():
-                raise EndedEarly(worker.exited.result(), "on its own input example")
-            problem = "its own input example was not answered in time"
-        else:
-            try:
-                reply, _ = answer.result()
-                link.credits = reply.credits or link.credits
-            except ServingError as error:
-                problem = f"its own input example fails: {error.message}"
+                raise EndedEarly(self._explained(worker.exited.result()), "on its own input example")
+            raise LoadError(f"its own input example was not answered within {seconds:g} s: warmup: off skips it")
+        problem = ""
+        try:
+            reply, _ = answer.result()
+            link.credits = reply.credits or link.credits
+        except ServingError as error:
+            problem = f"its own input example fails: {error.message}"
         if problem and plan.warmup == "fail":
             raise LoadError(f"{problem} (warmup: warn or off lets it serve all the same)")
         if problem:
@@ -322,14 +368,17 @@ class Replica:
         link, journal = self._link, self._journal
         if link is None or journal is None or number not in link.held or self.worker is None:
             return
-        begun = journal.begun().get(number)
-        if begun is None:
-            return  # it waits in the worker, which drops it
-        left = begun + self.plan.timeout + KILL_GRACE - time.monotonic()
+        begun, limit = journal.begun(), self.plan.timeout + KILL_GRACE
+        since, what = begun.get(number), "a prediction ran longer than"
+        if since is None:
+            # It waits behind others, or for a worker that takes up nothing any more (stopped, stuck in a lock).
+            waits = any(other in begun for other in link.held)
+            since, what = (time.monotonic() if waits else link.held[number].sent), "it took up no request for"
+        left = since + limit - time.monotonic()
         if left > 0:
             asyncio.get_running_loop().call_later(left + 0.01, self._overdue, number)
             return
-        self.kill(f"was killed: a prediction ran longer than the timeout of {self.plan.timeout:g} s", "timeout")
+        self.kill(f"was killed: {what} the timeout of {self.plan.timeout:g} s", "timeout")
 
     def kill(self, reason: str, cause: str) -> None:
         """End the worker now; a successor starts. `reason` continues "its worker …", `cause` is for the metric."""

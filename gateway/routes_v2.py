@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .registry import Registry
 
 #: What `GET /v2` lists: exactly what works.
-EXTENSIONS = ["binary_tensor_data", "model_configuration", "statistics"]
+EXTENSIONS = ["binary_tensor_data", "generate", "model_configuration", "statistics"]
 #: And this where models can be loaded and unloaded too.
 REPOSITORY = "model_repository"
 

@@ -51,8 +51,30 @@ def main_forked(spec: WorkerSpec, log_fd: int, close: List[int], parent: int) ->
         sys.modules["numpy"].random.seed()
     if "torch" in sys.modules:
         sys.modules["torch"].seed()
+    set_threads(spec.threads or process.cpus())
     gc.enable()
     return run(spec)
+
+
+def set_threads(count: int) -> None:
+    """Give the numeric libraries that came along with the fork `count` threads each.
+
+    They were imported with one, by environment variables that they never read again; what is imported from
+    now on reads those of the worker.
+    """
+    if count == 1:
+        return
+    try:
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(count)
+        if "numexpr" in sys.modules:
+            sys.modules["numexpr"].set_num_threads(min(count, sys.modules["numexpr"].MAX_THREADS))
+        if "numpy" in sys.modules:
+            import threadpoolctl
+
+            threadpoolctl.threadpool_limits(limits=count)
+    except Exception as error:
+        print(f"threads: {count} is not in force for every library: {type(error).__name__}: {error}")
 
 
 def main_spawned(descriptor: int) -> int:

@@ -45,6 +45,7 @@ class Ended(BaseException):
 
 class ForkServer:
     def __init__(self, sock: socket.socket) -> None:
+        sock.set_inheritable(False)  # a worker that is a fresh interpreter must not get it
         self._socket = sock
         self._parent = os.getppid()
         self._workers: Dict[int, str] = {}  # pid -> token
@@ -57,7 +58,8 @@ class ForkServer:
         self._kit = sys.argv[3] if len(sys.argv) > 3 else ""
 
     def run(self) -> int:
-        process.die_with_parent(self._parent, signal.SIGTERM)
+        # Without workers at once, even in the midst of an import that does not end; see `_start`.
+        process.die_with_parent(self._parent)
         process.become_subreaper()
         process.set_oom_score(OOM_SCORE)
         process.set_title(f"modelhub: fork server (Python {sys.version_info[0]}.{sys.version_info[1]})")
@@ -94,13 +96,22 @@ class ForkServer:
             raise Ended from None
         if not data:
             raise Ended
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+        try:
+            self._handle(data, descriptors)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _handle(self, data: bytes, descriptors: List[int]) -> None:
         for message, _ in decode([data]):
             if isinstance(message, ForkRequest):
                 try:
                     self._start(message, descriptors[0])
-                finally:
-                    for descriptor in descriptors:
-                        os.close(descriptor)
+                except Exception as problem:  # it concerns this worker, not the others
+                    traceback.print_exc()
+                    self._send(ForkedReply(token=message.token, error=f"{type(problem).__name__}: {problem}"))
             elif isinstance(message, KillRequest):
                 self._kill(message)
             elif isinstance(message, PreloadRequest):
@@ -152,6 +163,8 @@ class ForkServer:
                 start = "spawn"
                 why = f"the fork server has {count} tasks, and forking a process with threads is unsafe"
         spec = WorkerSpec.from_wire(request.spec)
+        if not self._workers:
+            process.die_with_parent(self._parent, signal.SIGTERM)  # there is something to end before the own end
         try:
             pid = self._fork(spec, log_fd) if start == "fork" else self._spawn(spec, log_fd)
         except OSError as error:
@@ -165,9 +178,13 @@ class ForkServer:
         sys.stdout.flush()
         sys.stderr.flush()
         gc.disable()
-        pid = os.fork()
+        pid = -1
+        try:
+            pid = os.fork()
+        finally:
+            if pid:
+                gc.enable()
         if pid:
-            gc.enable()
             return pid
         code = 70
         try:

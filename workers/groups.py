@@ -24,6 +24,8 @@ class ModelServiceGroup:
     memory_budget: of all its workers together, such as "6GiB"; the least recently used idle model goes first.
     idle_timeout: such as "15m"; a lazy model without a request for so long is unloaded.
     max_loaded: models loaded at once at most.
+    preload_order: names of models to load at start in this order, those of a lazy group too.
+    parallel_loads: loads at once at most.
     """
 
     def __init__(
@@ -34,6 +36,8 @@ class ModelServiceGroup:
         idle_timeout: Union[str, float, None] = None,
         max_loaded: Optional[int] = None,
         name: str = "models",
+        preload_order: Sequence[str] = (),
+        parallel_loads: Optional[int] = None,
     ) -> None:
         if load not in ("eager", "lazy"):
             raise ValueError(f"load={load!r} is unknown: write eager or lazy")
@@ -43,6 +47,8 @@ class ModelServiceGroup:
         self.memory_budget = memory_budget
         self.idle_timeout = idle_timeout
         self.max_loaded = max_loaded
+        self.preload_order = list(preload_order)
+        self.parallel_loads = parallel_loads
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self.models)
@@ -63,6 +69,8 @@ class ModelServiceGroup:
             "memory_budget": self.memory_budget,
             "idle_timeout": self.idle_timeout,
             "max_loaded": self.max_loaded,
+            "preload_order": self.preload_order or None,
+            "parallel_loads": self.parallel_loads,
         }
         return {key: value for key, value in found.items() if value is not None}
 

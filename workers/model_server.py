@@ -76,8 +76,8 @@ class ModelServer:
 def _unload(found: Collected, why: str) -> None:
     """Nothing is held twice: what this process has loaded is of no use to workers that are not its forks."""
     print(
-        f"modelhub: {why}, and forking it is unsafe: each model is loaded once more, in a process that runs this "
-        "script again as __mp_main__",
+        f"modelhub: forking this process is unsafe, so each model is loaded once more, in a process that runs this "
+        f"script again as __mp_main__. The reason: {why}",
         file=sys.stderr,
     )
     for service in found.services.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import signal
 from typing import Dict, List, NamedTuple, Set
@@ -105,6 +106,21 @@ def send_signal(pid: int, number: int) -> None:
 def tasks() -> int:
     """Threads of this process, those of C libraries included."""
     return len(os.listdir("/proc/self/task"))
+
+
+def cpus() -> int:
+    """CPUs that this process may use: its affinity, and the quota of its container (cgroup v2), rounded up."""
+    count = len(os.sched_getaffinity(0))
+    try:
+        with open("/proc/self/cgroup", encoding="ascii", errors="replace") as file:
+            path = next((line[3:].strip() for line in file if line.startswith("0::")), "/")
+        with open(f"/sys/fs/cgroup{path.rstrip('/')}/cpu.max", encoding="ascii") as file:
+            quota, period = file.read().split()
+        if quota != "max":
+            count = min(count, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError, ZeroDivisionError):
+        pass  # no such limit
+    return max(count, 1)
 
 
 def set_oom_score(adjustment: int) -> None:

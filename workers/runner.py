@@ -5,6 +5,7 @@ Called by the loops of `loop.py`, which decide what runs when; knows neither soc
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from typing import Any, List, Optional, Tuple
@@ -16,6 +17,9 @@ from .batching import Batching, split, stack
 from .served import Call, ServedModel
 
 Reply = Tuple[Message, Body]
+
+#: Frames of these files say nothing about a model.
+_HERE = os.path.dirname(__file__)
 
 
 class Held:
@@ -160,6 +164,9 @@ def _reply(request: InferRequest, answer: Any) -> InferReply:
 
 
 def _print_cause(error: ModelError) -> None:
-    """The model's own traceback, for the log only."""
+    """The model's own traceback, for the log only; from where its code begins."""
     cause = error.__cause__ or error
-    traceback.print_exception(type(cause), cause, cause.__traceback__)
+    begin = trace = cause.__traceback__
+    while begin is not None and os.path.dirname(begin.tb_frame.f_code.co_filename) == _HERE:
+        begin = begin.tb_next
+    traceback.print_exception(type(cause), cause, begin or trace)

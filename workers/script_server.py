@@ -39,12 +39,19 @@ def why_not_fork() -> str:
     count = process.tasks()
     if count > 1:
         names = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-        listed = f" ({', '.join(names[:5])})" if names else " of a library"
+        listed = f" ({', '.join(names[:5])})" if names else f" of a library{_import_order()}"
         return f"the script's process has {count - 1} more threads{listed}"
     cuda = getattr(sys.modules.get("torch"), "cuda", None)
     if cuda is not None and cuda.is_initialized():
         return "CUDA is initialised in the script's process"
     return ""
+
+
+def _import_order() -> str:
+    """What to do about a numeric library's pool; "" where this is not the reason."""
+    if not {"numpy", "torch"} & sys.modules.keys() or os.environ.get("OMP_NUM_THREADS") == "1":
+        return ""
+    return ": import modelhub.serving before numpy, pandas and other libraries, and they start none"
 
 
 class ScriptServer(ForkServer):
@@ -113,6 +120,7 @@ class ScriptServer(ForkServer):
 
     def _start(self, request: ForkRequest, log_fd: int) -> None:
         spec = WorkerSpec.from_wire(request.spec)
+        spec.cwd = os.getcwd()  # relative paths in services mean what they mean in the script
         start, why = request.start, ""
         if start == "fork":
             why = self._why or why_not_fork()

@@ -108,6 +108,7 @@ def draw(url: str, begin: float, end: float, target: Path) -> None:
                 axis.plot(list(line), list(line.values()), label=name, linewidth=1.2)
         axis.set_title(f"{title}{f' ({unit})' if unit else ''}", fontsize=10, loc="left")
         axis.set_ylim(bottom=0)
+        axis.set_xlim(0, SECONDS)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=6, ncols=2, loc="upper left")
         axis.tick_params(labelsize=7)

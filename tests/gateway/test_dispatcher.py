@@ -193,3 +193,23 @@ async def test_every_request_is_answered_once_whatever_happens(seed: int) -> Non
             pass
     await asyncio.wait_for(target.drained(), 1)
     assert all(worker.link.credits <= 3 and not worker.link.held for worker in workers)
+
+
+async def test_a_death_with_requests_to_send_again_is_no_idleness() -> None:
+    target = dispatcher(retry=False)
+    idle: list[bool] = []
+    target.on_idle = lambda: idle.append(True)
+    worker = Worker(target)
+    begun, held = ask(target), ask(target)
+    await turn()
+    target.detach(worker.link, {worker.got[0].id}, "was killed")
+    with pytest.raises(WorkerLost):
+        await begun
+    drained = asyncio.ensure_future(target.drained())
+    await turn()
+    assert not idle
+    assert not drained.done(), "one still waits for the successor"
+    second = Worker(target)
+    second.answer(second.got[0])
+    await asyncio.wait_for(asyncio.gather(held, drained), 5)
+    assert idle

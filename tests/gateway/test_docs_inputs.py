@@ -35,6 +35,8 @@ def rounded(value: Any) -> Any:
         return {key: rounded(each) for key, each in value.items()}
     if isinstance(value, list):
         return [rounded(each) for each in value]
+    if isinstance(value, str) and value.startswith("{"):
+        return rounded(json.loads(value))  # JSON as a text
     return round(value, 6) if isinstance(value, float) else value
 
 

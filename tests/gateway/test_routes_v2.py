@@ -15,7 +15,7 @@ from modelhub.serving.gateway.lifecycle import ModelState
 from modelhub.serving.protocol.messages import InferReply, InferRequest
 
 INFER = "/v2/models/iris/infer"
-EXTENSIONS = b'["binary_tensor_data","model_configuration","statistics","model_repository"]'
+EXTENSIONS = b'["binary_tensor_data","generate","model_configuration","statistics","model_repository"]'
 SERVER = f'{{"name":"modelhub-serving","version":"{__version__}","extensions":'.encode() + EXTENSIONS + b"}"
 
 

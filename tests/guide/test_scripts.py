@@ -113,7 +113,7 @@ def test_multiple_models(runs: Runs, fill: Fill, start: Start) -> None:
     classified = running.post("/v2/models/classification-model/infer", {"text": "money"}).json()
     assert extracted["data"] == [{"type": "str", "value": "hello"}]
     assert classified == {"statusCode": 200, "data": 0}
-    assert "forking it is unsafe" not in running.log()  # the download has left no thread in the script
+    assert "forking this process is unsafe" not in running.log()  # the download has left no thread in the script
 
 
 def test_text_classifier(runs: Runs, fill: Fill, start: Start) -> None:

@@ -31,7 +31,7 @@ class Service(ModelhubModelService):
             os._exit(3)
         answer = self.loaded_model.predict(request["text"]) if self.loaded_model else None
         return {"pid": os.getpid(), "loader": self.loader, "ballast": len(self.ballast), "env": sorted(os.environ),
-                "answer": answer}
+                "cwd": os.getcwd(), "answer": answer}
 
 if __name__ == "__main__":
     BEFORE
@@ -99,6 +99,7 @@ def test_what_is_loaded_is_loaded_once_and_held_once(running: ScriptProcess) -> 
     for each in found.values():
         assert each["ballast"] == 60 << 20
         assert private(each["pid"]) < 40 << 20  # the 60 MiB of each service are the script's
+        assert each["cwd"] == str(running.state_dir.parent)  # the script's own
         assert "OWN" in each["env"]
         assert "MLFLOW_TRACKING_PASSWORD" not in each["env"]
 
@@ -124,6 +125,8 @@ def test_a_script_with_threads_loads_afresh(start: Start) -> None:
     running.wait_ready()
     found = ask(running, "a")
     assert found["loader"] == found["pid"] != running.pid
+    assert found["cwd"] == str(running.state_dir.parent)
+    assert "forking this process is unsafe" in running.log()
     assert "1 more threads" in running.log()
     assert running.log().count("LOAD a ") == 2
     assert private(running.pid) < 60 << 20  # the script has dropped its own

@@ -28,7 +28,9 @@ from modelhub.serving import (
     TextModelService,
 )
 from modelhub.serving.protocol.messages import InferRequest
+from modelhub.serving.workers.batching import Batching
 from modelhub.serving.workers.groups import collect, load_all
+from modelhub.serving.workers.runner import Held, Runner
 from modelhub.serving.workers.service_loading import find_service
 from modelhub.serving.workers.spec import WorkerSpec
 
@@ -334,3 +336,12 @@ def test_what_load_made_is_not_handed_to_another_process() -> None:
         "later",
     )
     assert not hasattr(copy, "handle")
+
+
+def test_the_log_shows_the_users_code_first(capsys: pytest.CaptureFixture[str]) -> None:
+    adapter = served(Broken("m", ""))
+    held = Held(InferRequest(id=1, content_type="application/json"), b'{"text": "x"}', 0)
+    Runner(adapter, Batching(adapter)).run([held])
+    first, where, *_ = capsys.readouterr().err.splitlines()
+    assert first.startswith("Traceback")
+    assert "test_services.py" in where

@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+
+import yaml
+from gateway_process import Gateway
+from v2_client import tensor
 
 from modelhub.serving.gateway.environments import Environment, Environments
 
@@ -14,9 +19,12 @@ _USE = """
 import json, sys
 sys.path.append(sys.argv[1])
 import mlflow.pyfunc, mlflow.sklearn, numpy, pandas, sklearn
+from mlflow.models import infer_signature
 from sklearn.linear_model import LogisticRegression
 rows = pandas.DataFrame({"x": [0.0, 1.0, 2.0, 3.0]})
-mlflow.sklearn.save_model(LogisticRegression().fit(rows, [0, 0, 1, 1]), sys.argv[2], pip_requirements=["mlflow"])
+model = LogisticRegression().fit(rows, [0, 0, 1, 1])
+signature = infer_signature(rows, model.predict(rows))
+mlflow.sklearn.save_model(model, sys.argv[2], signature=signature, pip_requirements=sys.argv[3:])
 predictions = mlflow.pyfunc.load_model(sys.argv[2]).predict(rows)
 import msgpack, orjson, zmq
 print("USED" + json.dumps({
@@ -41,10 +49,40 @@ def build(state_dir: Path, model: Path, **settings: Any) -> tuple[Environment, l
     return asyncio.run(main()), lines
 
 
-def use(environment: Environment, folder: Path) -> dict[str, Any]:
-    """Fit, save, load and predict there, with the kit last on the path; returns versions and predictions."""
-    command = [str(environment.python), "-W", "ignore", "-c", _USE, str(environment.kit), str(folder / "saved")]
+def use(environment: Environment, folder: Path, requirements: str) -> dict[str, Any]:
+    """Fit, save, load and predict there, with the kit last on the path; returns versions and predictions.
+
+    What is saved, in `folder`/saved, asks for these requirements (lines): it can be served afterwards.
+    """
+    pins = requirements.split()
+    command = [str(environment.python), "-W", "ignore", "-c", _USE, str(environment.kit), str(folder / "saved"), *pins]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd=folder)
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout.rpartition("USED")[2])
     return answer
+
+
+def ask(running: Gateway, model: str) -> list[int]:
+    """What one of these models answers to the rows that it was fitted with."""
+    answer = running.infer(model, [tensor("x", "FP64", [4, 1], [0, 1, 2, 3])])
+    assert answer.status == 200, answer.body
+    found: list[int] = answer.json()["outputs"][0]["data"]
+    return found
+
+
+def environments_of(running: Gateway) -> dict[str, tuple[str, str]]:
+    """Of each model: its environment and the minor version of its Python."""
+    return {
+        each["name"]: (each["environment"], each["python"].rpartition(".")[0])
+        for each in running.get("/status").json()["models"]
+    }
+
+
+def plan(running: Gateway) -> str:
+    """What `modelhub env plan` says of the gateway's configuration."""
+    config = yaml.safe_load(Path(running.config).read_text())
+    command = [str(Path(sys.executable).with_name("modelhub")), "env", "plan", str(running.config)]
+    command += ["--state-dir", config["server"]["state_dir"]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -32,12 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .config.load import load
 
         settings = load(args.run, flags=flags, environ=environ)
+        from .gateway.server import run
+
+        return run(settings, settings.warnings)
     except ConfigError as error:
         print(error.message, file=sys.stderr)
         return 2
-    from .gateway.server import run
-
-    return run(settings, settings.warnings)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,0 +1,100 @@
+"""The channel by itself, with real sockets: one bad message must not keep back any other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from modelhub.serving.gateway.channel import Channel
+from modelhub.serving.protocol.codec import decode, encode
+from modelhub.serving.protocol.messages import ErrorReply, InferRequest, StatsReply, StopRequest
+
+pytestmark = pytest.mark.allow_blocking  # the socket's file is made and removed
+
+TOKENS = ("aa" * 16, "bb" * 16)
+
+
+@contextmanager
+def workers(endpoint: str) -> Iterator[list[zmq.Socket[bytes]]]:
+    """Two workers' ends."""
+    context = zmq.Context()
+    sockets = []
+    for token in TOKENS:
+        socket = context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.IDENTITY, bytes.fromhex(token))
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.connect(endpoint)
+        sockets.append(socket)
+    try:
+        yield sockets
+    finally:
+        context.destroy()
+
+
+class Got:
+    """What a receiver was handed; those named `bad` make it fail."""
+
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+        self.some = asyncio.Event()
+
+    def __call__(self, message: Any, body: Any) -> None:
+        if isinstance(message, StatsReply) and message.stats.get("bad"):
+            raise KeyError("bad")
+        self.messages.append(message)
+        self.some.set()
+
+    async def until(self, count: int) -> list[Any]:
+        while len(self.messages) < count:
+            self.some.clear()
+            await asyncio.wait_for(self.some.wait(), 5)
+        return self.messages
+
+
+async def test_what_follows_a_message_that_cannot_be_handled_arrives(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    channel, got = Channel(tmp_path), Got()
+    channel.expect(TOKENS[0], got)
+    with workers(channel.endpoint) as (worker, _):
+        bad, good = StatsReply(stats={"bad": 1}), StatsReply(stats={"number": 1})
+        worker.send_multipart(encode([(bad, b""), (good, b"")]))
+        worker.send_multipart([b"no message of ours"])
+        worker.send_multipart(encode([(bad, b"")]))
+        worker.send_multipart(encode([(StatsReply(stats={"number": 2}), b"")]))
+        messages = await got.until(2)
+    channel.close()
+    assert [message.stats["number"] for message in messages] == [1, 2]
+    assert "could not be handled" in caplog.text
+
+
+async def test_a_request_that_cannot_be_encoded_is_answered_and_keeps_back_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    channel, first, second = Channel(tmp_path), Got(), Got()
+    peers = [channel.expect(TOKENS[0], first), channel.expect(TOKENS[1], second)]
+    with workers(channel.endpoint) as sockets:
+        for socket in sockets:
+            socket.send_multipart(encode([(StatsReply(), b"")]))
+        await first.until(1)
+        await second.until(1)
+        channel.send(peers[0], InferRequest(id=7, accept="\udcff"), b"")  # what no UTF-8 can hold
+        channel.send(peers[0], InferRequest(id=8), b"")
+        channel.send(peers[1], StopRequest())
+        refused = (await first.until(2))[1]
+        assert isinstance(refused, ErrorReply)
+        assert (refused.id, refused.code) == (7, "internal")
+        for socket, expected in zip(sockets, (InferRequest(id=8), StopRequest()), strict=True):
+            assert await asyncio.to_thread(socket.poll, 5000)
+            ((message, _),) = decode(socket.recv_multipart())
+            assert message == expected
+        channel.send(peers[0], StopRequest())
+        assert await asyncio.to_thread(sockets[0].poll, 5000), "the peer is not stuck"
+    channel.close()
+    assert "could not be encoded" in caplog.text
