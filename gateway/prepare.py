@@ -27,7 +27,7 @@ class Prepared:
     plan: ReplicaPlan
     #: Held for the caller, who releases it; None for a service that loads by itself.
     artifact: Artifact | None
-    #: Names the content.
+    #: Names the content and how it is loaded: what takes as much memory.
     source: str
     version: str
 
@@ -56,7 +56,7 @@ async def prepare(entry: ModelSettings, version: str, resources: Resources) -> P
     resources.fork_servers.want(environment, modules)
     spec = _spec(entry, version, str(artifact.path), resources)
     return Prepared(
-        _plan(entry, spec, environment, modules, start, reason, entry.env), artifact, artifact.source, version
+        _plan(entry, spec, environment, modules, start, reason, entry.env), artifact, _content(artifact, entry), version
     )
 
 
@@ -78,16 +78,21 @@ async def _prepare_own_loader(entry: ModelSettings, version: str, resources: Res
 async def _prepare_service(entry: ModelSettings, version: str, resources: Resources, script: Script) -> Prepared:
     """A service of a user's script, whose process forks its workers."""
     service = script.services[entry.name]
-    artifact, source, model_path = None, f"service {entry.name} of {entry.service}", service.path
+    artifact, source, model_path = None, f"{entry.name} {entry.service}", service.path
     if entry.uri and not service.loaded and not model_path:
         artifact = await resources.artifacts.ensure(entry.uri)
-        source, model_path = artifact.source, str(artifact.path)
+        source, model_path = _content(artifact, entry), str(artifact.path)
         version = version or artifact.version
     version = version or "1"
     spec = replace(_spec(entry, version, model_path, resources), service_object=entry.name)
     reason, names = _DEVICES if entry.devices else "", script.env_names(resources.environ)
     start = "spawn" if reason else entry.start
     return Prepared(_plan(entry, spec, script.environment, [], start, reason, names), artifact, source, version)
+
+
+def _content(artifact: Artifact, entry: ModelSettings) -> str:
+    how = [entry.service, None if entry.model_type == "pyfunc" else entry.model_type]
+    return " ".join([artifact.source, *filter(None, how)])
 
 
 def _plan(

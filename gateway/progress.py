@@ -36,7 +36,7 @@ class Display:
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._live: Live | None = None
         self._shown = 0.0
-        self.stream = cast(TextIO, _Above(self)) if self._terminal else self._out
+        self.stream = cast("TextIO", _Above(self)) if self._terminal else self._out
 
     @contextmanager
     def download(self, label: str) -> Iterator[Callable[[int, int], None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -14,11 +15,16 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from gateway_process import Gateway
 from v2_client import tensor
+
+from modelhub.serving.config.settings import ModelSettings
+from modelhub.serving.gateway.follow import Follower
+from modelhub.serving.gateway.lifecycle import ModelState
 
 Start = Callable[..., Gateway]
 MODELS = Path(__file__).parent.parent / "support" / "rolling_models.py"
@@ -87,7 +93,7 @@ def ask(running: Gateway) -> Any:
 
 
 def until_served(running: Gateway, version: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while ask(running).json().get("model_version") != str(version):
         assert time.monotonic() < deadline, f"version {version} is not served"
 
@@ -133,6 +139,30 @@ def metrics(running: Gateway) -> str:
     return running.get("/metrics").body.decode()
 
 
+def test_an_alias_moves_in_a_lazy_group_with_one_place(
+    mlflow_server: str, registry: Callable[[int], None], gateway: Start
+) -> None:
+    registry(1)
+    entry = {"name": "rolling", "uri": "models:/rolling@live", "follow": "200ms", "environment": "shared"}
+    group = {"name": "one", "load": "lazy", "max_loaded": 1, "models": [entry]}
+    running = gateway({"groups": [group]}, env={"MLFLOW_TRACKING_URI": mlflow_server})
+    registry(2)
+    until_served(running, 2)
+    load = Load(running)
+    try:
+        for version in (3, 4, 1):
+            registry(version)
+            if version == 4:
+                running.wait_log("version 4 refuses to load")
+            else:
+                until_served(running, version)
+    finally:
+        load.stop()
+    assert not load.failures, load.failures[0]
+    loaded = [each for each in running.get("/status").json()["models"] if each["state"] == "READY"]
+    assert [each["version"] for each in loaded] == ["1"]
+
+
 def test_a_webhook_is_quicker_than_the_interval(
     mlflow_server: str, registry: Callable[[int], None], gateway: Start
 ) -> None:
@@ -151,6 +181,63 @@ def test_a_webhook_is_quicker_than_the_interval(
         assert running.post(path, body, headers).status == 401
     assert running.post(path, body, signed(b"the secret", stamp, body)).status == 200
     until_served(running, 2)
+
+
+class Registry:
+    """What a follower asks: the first question waits, and is answered with what was true when it was asked."""
+
+    def __init__(self) -> None:
+        self.version = "1"
+        self.asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.questions = 0
+
+    async def search(self, names: set[str]) -> dict[str, dict[str, str]]:
+        self.questions += 1
+        version = self.version
+        self.asked.set()
+        await self.may_answer.wait()
+        return {name: {"live": version} for name in names}
+
+
+class Entries:
+    """A catalog of one followed entry; `rolled` has the versions it was told to bring."""
+
+    def __init__(self) -> None:
+        entry = ModelSettings(name="rolling", uri="models:/rolling@live", follow=3600)
+        version = SimpleNamespace(version="1", group=None, state=ModelState.READY)
+        self.slots = {("rolling", ""): SimpleNamespace(entry=entry, version=version, candidate=None)}
+        self.rolled: asyncio.Queue[str] = asyncio.Queue()
+
+    def roll(self, slot: Any, entry: ModelSettings, group: Any, why: str) -> None:
+        self.rolled.put_nowait(entry.version or "")
+
+
+async def test_a_webhook_that_comes_during_a_look_is_not_lost() -> None:
+    registry, entries = Registry(), Entries()
+    follower = Follower(entries, registry)  # type: ignore[arg-type]
+    running = asyncio.create_task(follower.run())
+    await registry.asked.wait()
+    registry.version = "2"
+    follower.poke()
+    registry.may_answer.set()
+    assert await asyncio.wait_for(entries.rolled.get(), 5) == "2"
+    assert registry.questions == 2
+    running.cancel()
+
+
+async def test_following_outlives_a_fault_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelhub.serving.gateway.follow.RETRY", 0.01)
+    registry, entries = Registry(), Entries()
+    registry.version = "2"
+    registry.may_answer.set()
+    slots, entries.slots = entries.slots, None  # type: ignore[assignment]
+    follower = Follower(entries, registry)  # type: ignore[arg-type]
+    running = asyncio.create_task(follower.run())
+    await asyncio.sleep(0)
+    entries.slots = slots
+    assert await asyncio.wait_for(entries.rolled.get(), 5) == "2"
+    running.cancel()
 
 
 def signed(secret: bytes, stamp: str, body: bytes) -> dict[str, str]:

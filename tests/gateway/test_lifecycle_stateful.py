@@ -1,4 +1,4 @@
-"""Loads, unloads, kills, hangs and requests in random order: what must hold whatever the order.
+"""Loads, unloads, evictions, new versions, kills, hangs and requests in random order: what must hold in any order.
 
 Every request is answered exactly once and in time, with its own numbers or with an error that says why; nothing
 is left queued or held; the gateway itself never fails; afterwards every model can be loaded and answers.
@@ -6,6 +6,7 @@ is left queued or held; the gateway itself never fails; afterwards every model c
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -28,6 +29,7 @@ MODELS = {
     "hanging": "hangs_forever",
     "lazy-a": "identity",
     "lazy-b": "slow_predict",
+    "lazy-c": "slow_load",
 }
 names = st.sampled_from(sorted(MODELS))
 
@@ -82,6 +84,22 @@ class Lifecycle(RuleBasedStateMachine):
     def load(self, model: str) -> None:
         self.pool.submit(self.running.post, f"/v2/repository/models/{model}/load")
 
+    @rule(model=names, threads=st.integers(1, 3))
+    def roll(self, model: str, threads: int) -> None:
+        """A version with another entry is brought beside the one that serves, and takes over."""
+        config = json.dumps({"threads": threads})
+        path = f"/v2/repository/models/{model}/load"
+        self.pool.submit(self.running.post, path, {"parameters": {"config": config}})
+
+    @rule()
+    def kill_what_loads(self) -> None:
+        """Whatever is on its way up or down loses its process."""
+        for each in self.status():
+            if each["state"] not in ("READY", "UNLOADED"):
+                for replica in each["replicas"]:
+                    if replica["pid"]:
+                        end(replica["pid"])
+
     # ---- what must hold -----------------------------------------------------------------------
 
     @invariant()
@@ -100,10 +118,12 @@ class Lifecycle(RuleBasedStateMachine):
         for model in sorted(MODELS):
             self.running.post(f"/v2/repository/models/{model}/load")
         until(lambda: all(ask(self.running, model, 1).status == 200 for model in MODELS))
+        until(lambda: sorted(each["name"] for each in self.status()) == sorted(MODELS))
         until(lambda: not any(each["requests"]["in_flight"] or each["requests"]["queued"] for each in self.status()))
         workers = [process for process in self.running.processes() if ": worker " in name_of(process)]
         expected = sum(len(each["replicas"]) for each in self.status())
         assert len(workers) == expected
+        assert sum(each["name"].startswith("lazy") and each["state"] == "READY" for each in self.status()) <= 1
         assert "Traceback" not in without_models(self.running.log())
 
     def status(self) -> list[dict[str, Any]]:

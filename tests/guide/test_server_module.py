@@ -38,13 +38,12 @@ class Servers(NamedTuple):
     by_run: ScriptProcess  # the block `serve_run_id`, under the name that the guide's curl lines use
     by_registry: ScriptProcess  # the block `serve_registry`
     container: ScriptProcess  # what `docker run` gives the container, given to its entry point
-    by_arguments: ScriptProcess  # as the guide's scripts are called
     hub: ModelHubServer  # by way of which the container's model comes
 
 
 @pytest.fixture(scope="module")
 def servers(
-    runs: dict[str, str], models: Path, fill: Fill, mlflow_server: str, tmp_path_factory: pytest.TempPathFactory
+    runs: dict[str, str], fill: Fill, mlflow_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Servers]:
     mlflow = {"MLFLOW_TRACKING_URI": mlflow_server}
     with ExitStack() as stack:
@@ -68,14 +67,13 @@ def servers(
                 [sys.executable, str(ROOT / "examples/serving/generic_serve.py")],
                 {**known, "PORT": "0", "COPILOT_ID": COPILOT},
             ),
-            start(f"python -m modelhub.serving.server --model_name own --run {models}/iris --model_type sklearn", {}),
             hub,
         )
-        for running in found[:4]:
+        for running in found[:3]:
             running.wait_live()
             running.wait_ready()
         yield found
-        for running in found[:4]:
+        for running in found[:3]:
             running.stop()
 
 
@@ -106,13 +104,6 @@ def test_serve_run_id_and_the_endpoints(served: ScriptProcess) -> None:
 def test_serve_registry(servers: Servers) -> None:
     servers.by_registry.wait_ready("default-model", version="2")
     assert servers.by_registry.get("/v2/models").json() == {"models": ["default-model"]}
-
-
-def test_the_scripts_arguments(servers: Servers) -> None:
-    assert servers.by_arguments.get("/v2/models").json() == {"models": ["own"]}
-    row = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
-    answer = servers.by_arguments.post("/v2/models/own/infer", {"data": [row]})
-    assert answer.json() == {"statusCode": 200, "data": [0]}
 
 
 def test_v2_request(served: ScriptProcess, fill: Fill) -> None:
@@ -162,9 +153,13 @@ def test_environment_and_docker_run(servers: Servers) -> None:
 
 
 def test_a_missing_copilot_is_named(start: Callable[..., ScriptProcess]) -> None:
-    env = {"MODEL_URI": "models:/my-model/2", "MODELHUB_BASE_URL": "http://127.0.0.1:9", "CLIENT_ID": "a"}
-    running = start("python -m modelhub.serving.server", env={**env, "CLIENT_SECRET": "hunter22"})
+    """And the arguments that the guide's scripts have are understood here too."""
+    command = "python -m modelhub.serving.server --model_name own --run models:/my-model/2 --model_type sklearn"
+    running = start(
+        command, env={"MODELHUB_BASE_URL": "http://127.0.0.1:9", "CLIENT_ID": "a", "CLIENT_SECRET": "hunter22"}
+    )
     running.wait_log("COPILOT_ID")
+    assert running.get("/v2/models").json() == {"models": ["own"]}
     assert "hunter22" not in running.log()
 
 

@@ -65,9 +65,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture(scope="module")
 def running(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptProcess]:
-    """Services a and b with a model each, and a plain entry."""
-    entry = {"name": "plain", "uri": str(models / "identity")}
-    then = f"[service.load() for service in services]; ModelServer([*services, {entry!r}]).start()"
+    """Services a and b with a model each, and plain entries."""
+    entries = [
+        {"name": "plain", "uri": str(models / "identity")},
+        {"name": "native", "uri": str(models / "iris"), "model_type": "sklearn"},
+    ]
+    then = f"[service.load() for service in services]; ModelServer([*services, *{entries!r}]).start()"
     script = begin(tmp_path_factory.mktemp("script"), str(models / "echo"), "a", "b", then=then)
     try:
         script.wait_live()
@@ -113,9 +116,11 @@ def test_a_service_that_dies_is_forked_again_and_hurts_no_other(running: ScriptP
 
 
 def test_plain_entries_beside_services(running: ScriptProcess) -> None:
-    assert running.get("/v2/models").json() == {"models": ["a", "b", "plain"]}
+    assert running.get("/v2/models").json() == {"models": ["a", "b", "plain", "native"]}
     answer = running.infer("plain", [{"name": "input-0", "shape": [1, 1], "datatype": "FP32", "data": [4]}])
     assert answer.json()["outputs"][0]["data"] == [4.0]
+    row = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
+    assert running.post("/v2/models/native/infer", {"data": [row]}).json() == {"statusCode": 200, "data": [0]}
 
 
 def test_a_script_with_threads_loads_afresh(start: Start) -> None:

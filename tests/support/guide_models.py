@@ -75,8 +75,7 @@ def main(tracking_uri: str, folder: Path) -> None:
     text = Schema([ColSpec(DataType.string, "text")])
     prompt = Schema([ColSpec(DataType.string, "prompt")])
     runs = {
-        "first": log(folder, "first", ANYTHING, registered="my-model"),
-        "anything": log(folder, "anything", ANYTHING, registered="my-model"),
+        "anything": log(folder, "anything", ANYTHING),
         "spam": log(folder, "spam", SPAM, ModelSignature(inputs=text)),
         "sizes": log(folder, "sizes", SIZES),
     }
@@ -84,6 +83,8 @@ def main(tracking_uri: str, folder: Path) -> None:
     runs["async_llm"] = log(
         folder, "async_llm", code, ModelSignature(inputs=prompt), code_paths=[str(folder / "fake_llm.py")]
     )
+    for _ in range(2):
+        mlflow.register_model(runs["anything"], "my-model")
     print(json.dumps(runs))
 
 
@@ -92,7 +93,6 @@ def log(
     name: str,
     code: str,
     signature: ModelSignature | None = None,
-    registered: str | None = None,
     code_paths: list[str] | None = None,
 ) -> str:
     (folder / f"{name}_model.py").write_text(code)
@@ -103,7 +103,6 @@ def log(
             python_model=str(folder / f"{name}_model.py"),
             signature=signature,
             pip_requirements=PINS,
-            registered_model_name=registered,
             code_paths=code_paths,
         )
     return f"runs:/{run.info.run_id}/model"

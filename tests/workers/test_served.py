@@ -278,8 +278,8 @@ def test_requested_outputs_keep_their_order(served: Served) -> None:
 
 
 def test_unknown_kinds(served: Served) -> None:
-    with pytest.raises(NotSupported, match="generate"):
-        served("iris").decode(InferRequest(id=1, kind="generate"), b"{}")
+    with pytest.raises(NotSupported, match="nobody"):
+        served("iris").decode(InferRequest(id=1, kind="nobody"), b"{}")
 
 
 def test_media_types(served: Served) -> None:
