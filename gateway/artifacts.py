@@ -19,6 +19,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
@@ -82,7 +83,7 @@ class ArtifactStore:
         key = hashlib.sha256(found.source.encode()).hexdigest()[:32]
         downloaded = False
         while True:
-            lock = await asyncio.to_thread(self._hold, key)
+            lock = await _locked(self._hold, key)
             if lock is not None:
                 artifact = Artifact(self._root / key, found.version, found.source, lock)
                 if downloaded:
@@ -115,7 +116,7 @@ class ArtifactStore:
 
     async def _lock_for_writing(self, key: str) -> int:
         while True:
-            lock = await asyncio.to_thread(self._try_lock, key, fcntl.LOCK_EX)
+            lock = await _locked(self._try_lock, key, fcntl.LOCK_EX)
             if lock is not None:
                 return lock
             await asyncio.sleep(_LOCK_POLL)
@@ -176,6 +177,21 @@ class ArtifactStore:
             return 0.0, _size(folder)
 
 
+async def _locked(lock: Callable[..., int | None], *arguments: object) -> int | None:
+    """`lock(*arguments)` in a thread; a lock that comes when its caller has been cancelled is let go again."""
+
+    def let_go(done: asyncio.Future[int | None]) -> None:
+        if not done.cancelled() and done.exception() is None and (descriptor := done.result()) is not None:
+            os.close(descriptor)
+
+    coming = asyncio.ensure_future(asyncio.to_thread(lock, *arguments))
+    try:
+        return await asyncio.shield(coming)
+    except asyncio.CancelledError:
+        coming.add_done_callback(let_go)
+        raise
+
+
 def local_path(uri: str) -> Path | None:
     """The folder that a plain path or a `file:` URI means; None for everything that must be fetched.
 
@@ -212,6 +228,7 @@ def _fetchable(found: Resolved) -> str:
 
 def _clear(part: Path, target: Path) -> None:
     """Delete a model and what is left of a download. The MLmodel goes first: nobody takes half a model for whole."""
+    _set_writable(target, True)
     (target / MLMODEL).unlink(missing_ok=True)
     for leftover in (target, part, part.with_name(part.name + ".part")):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -223,6 +240,17 @@ def _publish(part: Path, target: Path, lock: int, found: Resolved) -> None:
     os.ftruncate(lock, 0)
     os.pwrite(lock, record.encode(), 0)
     os.rename(part, target)
+    _set_writable(target, False)  # several workers, and gateways, read it: none of them changes it for the others
+
+
+def _set_writable(folder: Path, writable: bool) -> None:
+    """Files and folders of a model; links are left alone, and so is what belongs to somebody else."""
+    for root, _, files in os.walk(folder):
+        for path in (root, *(os.path.join(root, name) for name in files)):
+            if not os.path.islink(path):
+                mode = os.stat(path).st_mode & 0o7777
+                with suppress(PermissionError):
+                    os.chmod(path, mode | 0o200 if writable else mode & ~0o222)
 
 
 def _size(folder: Path) -> int:

@@ -253,9 +253,15 @@ class Group:
             await asyncio.wait([victim.evict(reason) for victim in victims])
 
     def _enough(self) -> str:
-        """The budget that would hold what was used in the last minute, for people."""
+        """The limits that would hold what was used in the last minute, for people."""
         wanted = self._thrashing.wanted(self._reserved)
-        return human(sum(max(self._size(member), self._known(member) or 0) for member in wanted))
+        size = human(sum(max(self._size(member), self._known(member) or 0) for member in wanted))
+        limits = []
+        if self.settings.memory_budget is not None:
+            limits.append(f"a memory_budget of about {size}")
+        if self.settings.max_loaded is not None:
+            limits.append(f"max_loaded {len(wanted)}")
+        return " and ".join(limits) or "a longer idle_timeout"
 
     # ---- each second ----------------------------------------------------------------------------
 

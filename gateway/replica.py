@@ -261,11 +261,11 @@ class Replica:
             return replace(exit_, why=self._kill_reason, cause=self._kill_cause)
         if exit_.signal != signal.SIGKILL or exit_.why:
             return exit_
-        used, limit = self.memory.private or exit_.max_rss, self.plan.memory_limit
-        if not used:
-            return exit_
-        of = f"of its {human(limit)} limit" if limit else "when last measured"
-        return replace(exit_, memory=f"it used {human(used)} {of}")
+        used, limit = self.memory.private, self.plan.memory_limit
+        if used:
+            of = f"of its {human(limit)} limit" if limit else "when last measured"
+            return replace(exit_, memory=f"it used {human(used)} {of}")
+        return replace(exit_, memory=f"it used at most {human(exit_.max_rss)}, what it shared included")
 
     def _spec(self, token: str, journal: Path, cwd: Path) -> WorkerSpec:
         plan, environ = self.plan, self._resources.environ

@@ -9,6 +9,7 @@ import os
 import resource
 import shlex
 import signal
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -35,6 +36,7 @@ from .memory import INTERVAL, MemoryWatch, PodMemory
 from .memory_book import MemoryBook
 from .metrics import Metrics
 from .model import ModelVersion
+from .orphans import reap_orphans
 from .progress import Display
 from .registry import Registry
 from .resources import Resources
@@ -86,6 +88,7 @@ async def _serve(
 ) -> int:
     server = settings.server
     stop = StopSignals()
+    await asyncio.to_thread(_make_state_dir, Path(server.state_dir))
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(_traces())
         resources = await stack.enter_async_context(_resources(settings, script, display))
@@ -103,6 +106,7 @@ async def _serve(
             asyncio.create_task(FolderWatch(catalog).run(), name="folders"),
             asyncio.create_task(_each_second(catalog, registry, book), name="each second"),
             asyncio.create_task(_reload_on_hangup(catalog), name="reload"),
+            asyncio.create_task(reap_orphans(), name="orphans"),
         ]
         await stop.asked.wait()
         for watcher in watchers:
@@ -110,6 +114,19 @@ async def _serve(
         await _drain(catalog, registry, server.shutdown_grace, stop.hurry)
         await asyncio.to_thread(book.save)
     return 0
+
+
+def _make_state_dir(path: Path) -> None:
+    """Raises ConfigError where nothing can be kept."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"nothing can be written to server.state_dir, {path}: {error.strerror or error}; name another folder with "
+            "--server.state_dir or MODELHUB_SERVER_STATE_DIR"
+        ) from None
 
 
 class StopSignals:
@@ -227,6 +244,8 @@ async def _reload_on_hangup(catalog: Catalog) -> None:
             await catalog.reload()
         except ConfigError:
             continue  # said in the log; what was configured goes on
+        except Exception:
+            log.exception("the configuration was not reloaded")
 
 
 async def _drain(catalog: Catalog, registry: Registry, grace: float, hurry: asyncio.Event) -> None:

@@ -53,7 +53,7 @@ class Thrashing:
         return [version for version in {*loaded, *self._evicted} if version.last_used > since]
 
     def loaded(self, version: ModelVersion, enough: Callable[[], str]) -> None:
-        """It is loaded now; `enough` says which budget would hold what is wanted."""
+        """It is loaded now; `enough` says which limits would hold what is wanted."""
         now = time.monotonic()
         if now - self._evicted.pop(version, float("-inf")) > WINDOW:
             return
@@ -65,7 +65,7 @@ class Thrashing:
             self._warned = now
             log.warning(
                 "group %s is thrashing: %d models were loaded again within a minute of their eviction; "
-                "what was used in the last minute needs a memory_budget of about %s",
+                "what was used in the last minute needs %s",
                 self._group,
                 len(self._recent),
                 enough(),

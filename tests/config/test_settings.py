@@ -91,7 +91,7 @@ def test_the_sections_have_the_keys_of_the_documentation() -> None:
         "warmup"
     )
     assert keys_of(ModelSettings).keys() - keys_of(EntryDefaults).keys() == {
-        *("name", "uri", "version", "service", "follow", "pinned")
+        *("name", "uri", "version", "service", "default", "follow", "pinned")
     }
     assert keys(GroupSettings) == (
         "from idle_timeout load max_loaded memory_budget models name parallel_loads preload_order"

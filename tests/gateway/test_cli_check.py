@@ -31,6 +31,16 @@ def test_check_of_a_broken_file_is_exit_code_2_without_a_traceback(tmp_path: Pat
     assert done.stderr == f"{path}:2: models[0].replica: unknown key; did you mean replicas?\n"
 
 
+def test_a_state_folder_that_cannot_be_written_is_exit_code_2_and_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "models.yaml"
+    path.write_text(f"models:\n  - {{name: iris, uri: {tmp_path}}}\n")
+    done = modelhub("serve", str(path), "--server.host=127.0.0.1", "--server.port=0", f"--server.state_dir={path}/in")
+    assert done.returncode == 2
+    assert f"nothing can be written to server.state_dir, {path}/in: " in done.stderr
+    assert "--server.state_dir" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_check_of_a_good_file(tmp_path: Path) -> None:
     path = tmp_path / "models.yaml"
     path.write_text("models:\n  - {name: iris, uri: runs:/x/model}\ngroups: [{name: g}]\n")

@@ -8,12 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import until
 
 from modelhub.serving.gateway.artifacts import ArtifactStore, local_path, local_source
 from modelhub.serving.gateway.fetch import Fetcher
@@ -128,6 +130,43 @@ async def test_fetched_twice_downloaded_once(fetcher: Fetcher, logged: Any, tmp_
     assert first.calls
     assert not again.calls
     assert cached(tmp_path) == {artifact.path}
+
+
+@remote
+async def test_a_caller_that_is_cancelled_while_it_takes_hold_holds_nothing(
+    fetcher: Fetcher, logged: Any, tmp_path: Path
+) -> None:
+    store = ArtifactStore(tmp_path, 1, fetcher)
+    (await store.ensure("models:/echo/1")).release()
+    asking = threading.Event()
+    hold = store._hold
+
+    def slowly(key: str) -> int | None:
+        found = hold(key)
+        asking.set()
+        threading.Event().wait(0.1)
+        return found
+
+    store._hold = slowly  # type: ignore[method-assign]
+    caller = asyncio.create_task(store.ensure("models:/echo/1"))
+    await asyncio.to_thread(asking.wait)
+    caller.cancel()
+    await asyncio.wait({caller})
+    await asyncio.to_thread(until, lambda: not (cached(tmp_path) and store._prune() == 0), 5)
+    assert cached(tmp_path) == set(), "nothing holds it any more"
+
+
+@remote
+async def test_what_was_downloaded_is_read_only_until_it_is_pruned(
+    fetcher: Fetcher, logged: Any, tmp_path: Path
+) -> None:
+    store = ArtifactStore(tmp_path, 1, fetcher)
+    with await store.ensure("models:/echo/1") as artifact:
+        found = [artifact.path, *artifact.path.rglob("*")]
+        assert len(found) > 3
+        assert not [path for path in found if path.stat().st_mode & 0o222]
+    assert await store.prune() > 3_000_000
+    assert cached(tmp_path) == set()
 
 
 @remote

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -15,6 +16,8 @@ import pytest
 from gateway_process import Answer, Gateway
 from processes import survivors
 from v2_client import tensor
+
+from modelhub.serving.workers.process import cpus
 
 Start = Callable[..., Gateway]
 
@@ -41,6 +44,7 @@ def arena(models: Path, module_gateway: Start) -> Gateway:
         entry(models, "segfaults", retry=False),
         entry(models, "hangs_forever", timeout="1s"),
         entry(models, "slow_predict", name="patient", timeout="20s"),
+        entry(models, "identity", name="stopped", timeout="1s"),
         entry(models, "leaks_memory", limits={"memory": "300MiB"}),
         entry(models, "slow_predict", name="twins", replicas=2),
         entry(models, "spawns_children"),
@@ -49,6 +53,10 @@ def arena(models: Path, module_gateway: Start) -> Gateway:
         entry(models, "killed_in_predict", name="spawned", start="spawn", threads=2),
         *(entry(models, name) for name in UNLOADABLE),
         entry(models, "identity", name="told", start="spawn", env=["GIVEN"]),
+        entry(models, "inside", name="one-thread"),
+        entry(models, "inside", name="three-threads", threads=3),
+        entry(models, "inside", name="three-threads-spawned", threads=3, start="spawn"),
+        entry(models, "inside", name="all-threads", threads="auto"),
     ]
     running = module_gateway({"server": {"log": {"format": "text"}}, "models": entries}, env=SECRETS)
     for each in entries:
@@ -88,7 +96,35 @@ def test_a_killed_worker_costs_nobody_an_answer(arena: Gateway) -> None:
     assert after["replicas"][0]["pid"] != first
     assert after["replicas"][0]["restarts"] == 1
     assert after["state"] == "READY"
-    assert "killed/1: its worker was killed by signal 9" in arena.log()
+    assert re.search(r"killed/1: its worker was killed by signal 9 .*: it used .*[0-9.]+ MiB", arena.log())
+
+
+def test_a_worker_that_takes_up_nothing_any_more_is_replaced(arena: Gateway) -> None:
+    first = worker_pid(arena, "stopped")
+    os.kill(first, signal.SIGSTOP)
+    assert arena.infer("stopped", one(1)).status == 504
+    until(lambda: arena.infer("stopped", one(1)).status == 200)
+    assert worker_pid(arena, "stopped") != first
+    arena.wait_log("stopped/1: its worker was killed: it took up no request for the timeout of 1 s")
+
+
+@pytest.mark.parametrize(
+    ("model", "threads"),
+    [("one-thread", 1), ("three-threads", 3), ("three-threads-spawned", 3), ("all-threads", cpus())],
+)
+def test_numeric_libraries_get_the_threads_of_the_entry(arena: Gateway, model: str, threads: int) -> None:
+    *_, blas, limit = arena.infer(model, one(0)).json()["outputs"][0]["data"]
+    assert limit == threads
+    assert blas == (threads if "spawned" not in model else min(threads, os.cpu_count() or 1)), "as OpenBLAS does"
+
+
+def test_workers_of_one_fork_server_do_not_draw_the_same_random_numbers(arena: Gateway) -> None:
+    drawn = [
+        number
+        for model in ("one-thread", "three-threads")
+        for number in arena.infer(model, one(0)).json()["outputs"][0]["data"][:2]
+    ]
+    assert len(set(drawn)) == 4, drawn
 
 
 def test_a_request_that_kills_its_worker_fails_alone(arena: Gateway) -> None:
@@ -225,17 +261,18 @@ def open_files(pid: int) -> set[str]:
 
 def test_the_end_of_a_fork_server_loses_no_request(gateway: Start, models: Path) -> None:
     names = ["slow_predict", "identity"]
-    running = gateway({"models": [entry(models, name) for name in names]})
+    running = gateway({"models": [entry(models, name) for name in [*names, "spawns_children"]]})
     running.wait_ready()
     old = [worker_pid(running, name) for name in names]
+    (sleep,) = (each for each in running.processes() if each.name() == "sleep")
     fork_server = psutil.Process(old[0]).parent()
     assert fork_server is not None
     assert "fork server" in " ".join(fork_server.cmdline())
-    processes = [psutil.Process(pid) for pid in old]
+    processes = [*(psutil.Process(pid) for pid in old), sleep]
     with ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(running.infer, names[index % 2], one(50)) for index in range(8)]
         fork_server.kill()
-        assert not survivors(processes, 2), "its workers end with it"
+        assert not survivors(processes, 2), "its workers end with it, and what they have started"
         assert [answer.result().status for answer in answers] == [200] * 8
     assert not set(old) & {worker_pid(running, name) for name in names}
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -36,7 +36,8 @@ class Gateway:
     """One `modelhub serve FILE`. The constructor starts it, `wait_live` waits until it listens, `stop` ends it.
 
     `config` is the file's content (a mapping), a file, or anything else that `modelhub serve` takes. A mapping gets
-    127.0.0.1, a free port and a state directory below `folder` unless it says otherwise.
+    127.0.0.1, a free port and a state directory below `folder` unless it says otherwise. `wrap` makes the command
+    line that is started of the gateway's own; by default one that ends with its parent.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Gateway:
         *,
         env: Mapping[str, str] | None = None,
         args: Sequence[str] = (),
+        wrap: Callable[[list[str]], list[str]] = guarded,
     ) -> None:
         self.state_dir = folder / "state"
         self._log = folder / "gateway.log"
@@ -60,7 +62,7 @@ class Gateway:
         self.config = config
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                guarded([str(MODELHUB), "serve", str(config), *args]),
+                wrap([str(MODELHUB), "serve", str(config), *args]),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -74,9 +76,9 @@ class Gateway:
 
     def wait_live(self, timeout: float = 30) -> None:
         deadline = time.monotonic() + timeout
-        note = self.state_dir / "gateways" / f"{self.pid}.json"
-        while not (place := _read(note)):
-            self._pause(deadline, f"{note.name} does not appear in {note.parent}")
+        notes = self.state_dir / "gateways"
+        while not (place := _read(notes / f"{self.pid}.json") or _read(notes / "1.json")):
+            self._pause(deadline, f"{self.pid}.json does not appear in {notes}")
         self.url, self.admin_url, self.grpc_url = place["url"], place["admin_url"], place["grpc_url"]
         while self._status("/v2/health/live") != 200:
             self._pause(deadline, "the gateway is not live")
