@@ -54,7 +54,7 @@ class ForkServer:
         self._wake.setblocking(False)
         wake_end.setblocking(False)
         self._wake_end = wake_end
-        self._ending = False
+        self._asked_to_end = self._importing = False
         self._kit = sys.argv[3] if len(sys.argv) > 3 else ""
 
     def run(self) -> int:
@@ -72,7 +72,7 @@ class ForkServer:
         poller.register(self._socket, select.POLLIN)
         poller.register(self._wake, select.POLLIN)
         try:
-            while True:
+            while not self._asked_to_end:
                 for descriptor, _ in poller.poll():
                     if descriptor == self._wake.fileno():
                         self._wake.recv(4096)
@@ -80,11 +80,17 @@ class ForkServer:
                         self._receive()
                 self._reap()
         except Ended:
-            self._end_all()
+            pass
+        self._end_all()
         return 0
 
     def _on_sigterm(self, *_: object) -> None:
-        if not self._ending:
+        """The loop looks at it, woken by the signal. Raised only where the loop may not come round for long.
+
+        It often comes together with the end of the socket: raised anywhere else it could stop `_end_all` itself.
+        """
+        self._asked_to_end = True
+        if self._importing:
             raise Ended
 
     # ---- messages -----------------------------------------------------------------------------
@@ -139,13 +145,17 @@ class ForkServer:
         if not new:
             return ""
         problems = []
-        for name in new:
-            self._imported.add(name)
-            try:
-                importlib.import_module(name)
-            except Exception as error:
-                problems.append(f"{name}: {type(error).__name__}: {error}")
-        problems.extend(priming.prime(new))
+        self._importing = True
+        try:
+            for name in new:
+                self._imported.add(name)
+                try:
+                    importlib.import_module(name)
+                except Exception as error:
+                    problems.append(f"{name}: {type(error).__name__}: {error}")
+            problems.extend(priming.prime(new))
+        finally:
+            self._importing = False
         gc.collect()
         gc.freeze()
         return "; ".join(problems)
@@ -266,7 +276,6 @@ class ForkServer:
 
     def _end_all(self) -> None:
         """Nothing below this process survives it: kill until there is no child left."""
-        self._ending = True
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             for pid in process.descendants(os.getpid()):
