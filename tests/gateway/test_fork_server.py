@@ -7,6 +7,7 @@ import os
 import platform
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -171,3 +172,33 @@ def test_one_that_is_stuck_in_an_import_ends_with_the_gateway(environ: dict[str,
 def _blocks_sigterm(pid: int) -> bool:
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return bool(int(status["SigBlk"].strip(), 16) & (1 << (signal.SIGTERM - 1)))
+
+
+SLOW_TO_END = """
+import socket, subprocess, sys, time
+from modelhub.serving.workers.fork_server import ForkServer
+
+class SlowToEnd(ForkServer):
+    def _end_all(self):
+        print("ending", flush=True)
+        time.sleep(0.3)
+        super()._end_all()
+
+print(subprocess.Popen(["sleep", "1000"]).pid, flush=True)
+sys.exit(SlowToEnd(socket.socket(fileno=int(sys.argv[1]))).run())
+"""
+
+
+def test_a_signal_during_its_end_does_not_keep_it_from_ending_all_below_it() -> None:
+    """When a gateway is killed its fork server sees the end of the socket and gets a signal, almost at once."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = [sys.executable, "-c", SLOW_TO_END, str(theirs.fileno())]
+    with subprocess.Popen(command, pass_fds=[theirs.fileno()], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        below = psutil.Process(int(server.stdout.readline()))
+        theirs.close()
+        ours.close()
+        assert server.stdout.readline() == "ending\n"
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(10) == 0
+    assert not survivors([below], 1)

@@ -7,41 +7,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from gateway_process import Gateway
-from v2_client import tensor
+from group_configs import SHARED, copies, group, metrics, one, states, until
 
 Start = Callable[..., Gateway]
-SHARED = {"environment": "shared"}
-
-
-def one(value: float) -> list[dict[str, Any]]:
-    return [tensor("input-0", "FP32", [1, 1], [value])]
-
-
-def copies(models: Path, count: int, kind: str = "identity", **keys: Any) -> list[dict[str, Any]]:
-    return [{"name": f"m{number}", "uri": str(models / kind), **keys} for number in range(count)]
-
-
-def lazy(entries: list[dict[str, Any]], **keys: Any) -> dict[str, Any]:
-    return {"defaults": SHARED, "groups": [{"name": "all", "load": "lazy", "models": entries, **keys}]}
-
-
-def states(gateway: Gateway) -> dict[str, str]:
-    return {each["name"]: each["state"] for each in gateway.get("/status").json()["models"]}
-
-
-def until(condition: Callable[[], Any], timeout: float = 30) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was not met in time"
 
 
 def test_models_are_loaded_by_their_first_request_and_the_idle_one_leaves(gateway: Start, models: Path) -> None:
-    running = gateway(lazy(copies(models, 4), max_loaded=2))
+    running = gateway(group(copies(models, 4), max_loaded=2))
     running.wait_ready()  # at once: every model could be loaded
     assert set(states(running).values()) == {"UNLOADED"}
     assert running.get("/v2/models/m3/ready").status == 200
@@ -56,7 +32,7 @@ def test_models_are_loaded_by_their_first_request_and_the_idle_one_leaves(gatewa
 
 
 def test_a_hundred_first_requests_are_one_load(gateway: Start, models: Path) -> None:
-    running = gateway(lazy(copies(models, 1)))
+    running = gateway(group(copies(models, 1)))
     with ThreadPoolExecutor(100) as pool:
         answers = [pool.submit(running.infer, "m0", one(number)) for number in range(100)]
         assert [answer.result().json()["outputs"][0]["data"] for answer in answers] == [[n] for n in range(100)]
@@ -65,14 +41,10 @@ def test_a_hundred_first_requests_are_one_load(gateway: Start, models: Path) -> 
     assert 'modelhub_state_changes_total{model="m0",state="LOADING",version="1"} 1.0' in metrics(running)
 
 
-def metrics(running: Gateway) -> str:
-    return running.get("/metrics").body.decode()
-
-
 def test_busy_and_pinned_models_stay(gateway: Start, models: Path) -> None:
     entries = copies(models, 3, "slow_predict")
     entries[0]["pinned"] = True
-    running = gateway(lazy(entries, max_loaded=2))
+    running = gateway(group(entries, max_loaded=2))
     assert running.infer("m0", one(1)).status == 200
     assert running.infer("m1", one(1)).status == 200
     with ThreadPoolExecutor(2) as pool:
@@ -88,7 +60,7 @@ def test_busy_and_pinned_models_stay(gateway: Start, models: Path) -> None:
 def test_where_nothing_may_leave_the_answer_names_what_holds_the_budget(gateway: Start, models: Path) -> None:
     entries = copies(models, 2)
     entries[0]["pinned"] = True
-    running = gateway(lazy(entries, max_loaded=1))
+    running = gateway(group(entries, max_loaded=1))
     assert running.infer("m0", one(1)).status == 200
     answer = running.infer("m1", one(1))
     assert answer.status == 503
@@ -100,7 +72,7 @@ def test_where_nothing_may_leave_the_answer_names_what_holds_the_budget(gateway:
 
 def test_a_budget_of_measured_bytes_is_kept(gateway: Start, models: Path) -> None:
     """Each model holds 60 MiB of its own after its first prediction."""
-    running = gateway(lazy(copies(models, 6, "leaks_memory"), memory_budget="250MiB"))
+    running = gateway(group(copies(models, 6, "leaks_memory"), memory_budget="250MiB"))
     for name in [f"m{number}" for number in range(6)]:
         assert running.infer(name, one(60)).status == 200
     until(lambda: used(running) < 250 << 20 and "evicted" in str(running.post("/v2/repository/index").json()))
@@ -115,7 +87,7 @@ def used(running: Gateway) -> int:
 
 
 def test_idle_models_leave_and_come_back(gateway: Start, models: Path) -> None:
-    running = gateway(lazy(copies(models, 1), idle_timeout="1s"))
+    running = gateway(group(copies(models, 1), idle_timeout="1s"))
     assert running.infer("m0", one(1)).status == 200
     until(lambda: states(running)["m0"] == "UNLOADED")
     assert "idle for 1 s" in str(running.post("/v2/repository/index").json())
@@ -123,7 +95,7 @@ def test_idle_models_leave_and_come_back(gateway: Start, models: Path) -> None:
 
 
 def test_a_model_that_fails_to_load_lazily_says_so_and_is_not_hammered(gateway: Start, models: Path) -> None:
-    running = gateway(lazy([{"name": "bad", "uri": str(models / "raises_on_load")}]))
+    running = gateway(group([{"name": "bad", "uri": str(models / "raises_on_load")}]))
     answers = [running.infer("bad", one(1)) for _ in range(3)]
     assert [answer.status for answer in answers] == [503] * 3
     assert "this model refuses to load" in answers[0].json()["error"]
