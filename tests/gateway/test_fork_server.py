@@ -175,13 +175,13 @@ def _blocks_sigterm(pid: int) -> bool:
 
 
 SLOW_TO_END = """
-import socket, subprocess, sys, time
+import socket, subprocess, sys
 from modelhub.serving.workers.fork_server import ForkServer
 
 class SlowToEnd(ForkServer):
     def _end_all(self):
         print("ending", flush=True)
-        time.sleep(0.3)
+        sys.stdin.readline()
         super()._end_all()
 
 print(subprocess.Popen(["sleep", "1000"]).pid, flush=True)
@@ -193,12 +193,16 @@ def test_a_signal_during_its_end_does_not_keep_it_from_ending_all_below_it() -> 
     """When a gateway is killed its fork server sees the end of the socket and gets a signal, almost at once."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-c", SLOW_TO_END, str(theirs.fileno())]
-    with subprocess.Popen(command, pass_fds=[theirs.fileno()], stdout=subprocess.PIPE, text=True) as server:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, pass_fds=[theirs.fileno()], text=True, **pipes) as server:
+        assert server.stdin is not None
         assert server.stdout is not None
         below = psutil.Process(int(server.stdout.readline()))
         theirs.close()
         ours.close()
         assert server.stdout.readline() == "ending\n"
         server.send_signal(signal.SIGTERM)
+        server.stdin.write("go on\n")
+        server.stdin.flush()
         assert server.wait(10) == 0
     assert not survivors([below], 1)
