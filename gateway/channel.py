@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 #: Bodies above this many bytes are borrowed by ZeroMQ; below it a copy is cheaper.
 BORROW_ABOVE = 65536
+#: So many messages for one worker leave at once, not only at the end of the turn: it begins while the rest is read.
+TOGETHER = 8
 
 Receiver = Callable[[Any, Body], None]
 
@@ -78,21 +80,25 @@ class Channel:
                 self._flush_due = True
                 self._loop.call_soon(self._flush)
         peer.outbox.append((message, body))
+        if len(peer.outbox) >= TOGETHER:
+            self._send_outbox(peer)
 
     def _flush(self) -> None:
         self._flush_due = False
         peers, self._unsent = self._unsent, []
         for peer in peers:
-            if not peer.outbox:
-                continue
-            messages, peer.outbox = peer.outbox, []
-            try:
-                frames = encode(messages)
-            except Exception:
-                frames = self._encode_each(peer, messages)
-            if frames:
-                self._send_frames(peer, frames)
+            if peer.outbox:
+                self._send_outbox(peer)
         self._drain_later()
+
+    def _send_outbox(self, peer: Peer) -> None:
+        messages, peer.outbox = peer.outbox, []
+        try:
+            frames = encode(messages)
+        except Exception:
+            frames = self._encode_each(peer, messages)
+        if frames:
+            self._send_frames(peer, frames)
 
     def _encode_each(self, peer: Peer, messages: list[tuple[Message, Body]]) -> list[Body]:
         """One message that cannot be encoded must not keep back the others: it is answered with an error."""
@@ -137,12 +143,13 @@ class Channel:
         if socket.closed:
             return
         try:
-            for _ in range(64):  # then let the loop serve HTTP too
+            delivered = 0
+            while delivered < TOGETHER:  # then let the loop serve HTTP too
                 identity = socket.recv(zmq.DONTWAIT)
                 frames: list[Any] = [socket.recv(zmq.DONTWAIT)]
                 while socket.getsockopt(zmq.RCVMORE):
                     frames.append(socket.recv(zmq.DONTWAIT, copy=False).buffer)
-                self._deliver(identity, frames)
+                delivered += self._deliver(identity, frames)
         except zmq.Again:
             return
         self._drain_later()
@@ -153,18 +160,20 @@ class Channel:
         while self._drain_due and not self._socket.closed and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self._drain()
 
-    def _deliver(self, identity: bytes, frames: list[Any]) -> None:
+    def _deliver(self, identity: bytes, frames: list[Any]) -> int:
+        """Hands over what one ZeroMQ message carries; how many messages of ours that were."""
         peer = self._peers.get(identity)
         if peer is None:
             log.debug("a message of a worker that is not expected (any more) was dropped")
-            return
+            return 1
         try:
             messages = decode(frames)
         except WireError as error:
             log.error("a worker's message was dropped: %s", error)
-            return
+            return 1
         for message, body in messages:
             self._hand_over(peer, message, body)
+        return len(messages)
 
     def _hand_over(self, peer: Peer, message: Any, body: Body) -> None:
         """A message that its receiver chokes on must not keep back those behind it."""

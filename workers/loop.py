@@ -47,6 +47,8 @@ from .streaming import is_stream, run_stream
 
 #: Bodies above this many bytes are borrowed by ZeroMQ instead of copied.
 BORROW_ABOVE = 65536
+#: So many replies leave at once, before the rest of their batch is encoded: the gateway answers them meanwhile.
+TOGETHER = 8
 
 
 def serve(spec: WorkerSpec) -> int:
@@ -162,9 +164,12 @@ class Loop:
             if group and is_stream(group[0]):
                 self._stream(group[0])
             elif group:
-                replies, again = self._runner.run(group)
-                self._held.extendleft(reversed(again))
-                self._replies += replies
+                self._held.extendleft(reversed(self._runner.run(group, self._say)))
+            self._flush()
+
+    def _say(self, reply: Reply) -> None:
+        self._replies.append(reply)
+        if len(self._replies) >= TOGETHER:
             self._flush()
 
     def _read(self, timeout: Optional[float]) -> int:
@@ -340,7 +345,9 @@ class ThreadedLoop(Loop):
             )
             self._put([end], [], free=True)
         else:
-            self._put(*self._runner.run(group), free=True)
+            replies: List[Reply] = []
+            again = self._runner.run(group, replies.append)
+            self._put(replies, again, free=True)
 
     def _put(self, replies: List[Reply], again: List[Held], *, free: bool) -> None:
         self._done.put((replies, again, free))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from typing import Any, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 from ..protocol.codec import Body
 from ..protocol.errors import DeadlineExceeded, ModelError, ServingError
@@ -65,29 +65,28 @@ class Runner:
         held.decode_ns = time.monotonic_ns() - start
         return None
 
-    def run(self, group: List[Held]) -> Tuple[List[Reply], List[Held]]:
-        """The answers to a group, and those of it that have to be run again, each by itself."""
-        replies: List[Reply] = []
+    def run(self, group: List[Held], say: Callable[[Reply], None]) -> List[Held]:
+        """Answers a group through `say`; returns those of it that have to be run again, each by itself."""
         ready: List[Tuple[Held, Call]] = []
         now = time.monotonic_ns()
         for held in group:
             if held.call is None:
                 failed = self.decode(held)
                 if failed is not None:
-                    replies.append(failed)
+                    say(failed)
             call = held.call
             if call is not None and call.deadline and now > call.deadline * 1e9:
                 late = DeadlineExceeded("the deadline of this request passed before the model ran it")
-                replies.append(self.failure(held.request, late))
+                say(self.failure(held.request, late))
             elif call is not None:
                 ready.append((held, call))
         if len(ready) == 1:
-            replies.append(self._single(*ready[0]))
-        elif ready and not self._together(ready, replies):
+            say(self._single(*ready[0]))
+        elif ready and not self._together(ready, say):
             for held, _ in ready:
                 held.alone = True
-            return replies, [held for held, _ in ready]
-        return replies, []
+            return [held for held, _ in ready]
+        return []
 
     def failure(self, request: InferRequest, error: Exception) -> Reply:
         """The answer to a request that failed, in the form of its dialect where that has one."""
@@ -96,7 +95,9 @@ class Runner:
                 _print_cause(error)
             answer = self._model.failure(request, error)
             if answer is not None:
-                return _reply(request, answer), answer.body
+                reply = _reply(request, answer)
+                reply.code = error.code
+                return reply, answer.body
             return ErrorReply(request.id, error.code, error.message, error.retry_after), b""
         traceback.print_exception(type(error), error, error.__traceback__)
         message = f"the worker failed on this request: {type(error).__name__}: {error}"
@@ -116,7 +117,7 @@ class Runner:
             message.credits = self._batching.credits(self._concurrency)
         return message, body
 
-    def _together(self, ready: List[Tuple[Held, Call]], replies: List[Reply]) -> bool:
+    def _together(self, ready: List[Tuple[Held, Call]], say: Callable[[Reply], None]) -> bool:
         """A batch; false, and nothing is answered, where it fails as a batch."""
         rows = [call.rows for _, call in ready]
         start = time.monotonic_ns()
@@ -132,9 +133,10 @@ class Runner:
             return False
         for (held, call), part in zip(ready, parts):
             try:
-                replies.append(self._encoded(held, call, part, start, predicted, len(ready)))
+                reply: Reply = self._encoded(held, call, part, start, predicted, len(ready))
             except Exception as error:
-                replies.append(self.failure(held.request, error))
+                reply = self.failure(held.request, error)
+            say(reply)
         return True
 
     def _encoded(

@@ -341,7 +341,7 @@ def test_what_load_made_is_not_handed_to_another_process() -> None:
 def test_the_log_shows_the_users_code_first(capsys: pytest.CaptureFixture[str]) -> None:
     adapter = served(Broken("m", ""))
     held = Held(InferRequest(id=1, content_type="application/json"), b'{"text": "x"}', 0)
-    Runner(adapter, Batching(adapter)).run([held])
+    Runner(adapter, Batching(adapter)).run([held], [].append)
     first, where, *_ = capsys.readouterr().err.splitlines()
     assert first.startswith("Traceback")
     assert "test_services.py" in where
