@@ -19,7 +19,7 @@ class Datatype:
     name: str
     kind: str  # bool | int | float | bytes
     size: int  # bytes of one element on the wire; 0: variable
-    numpy: str  # dtype of the array that holds it; BF16 is held as FP32, BYTES as objects
+    numpy: str  # dtype.str of the array that holds it; BF16 is held as FP32, BYTES as objects
     low: int = 0  # smallest and largest value of the integer types
     high: int = 0
 
@@ -27,7 +27,7 @@ class Datatype:
 def _integer(name: str, size: int, signed: bool) -> Datatype:
     bits = 8 * size
     low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
-    return Datatype(name, "int", size, f"<{'i' if signed else 'u'}{size}", low, high)
+    return Datatype(name, "int", size, f"{'<' if size > 1 else '|'}{'i' if signed else 'u'}{size}", low, high)
 
 
 DATATYPES: Dict[str, Datatype] = {

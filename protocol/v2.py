@@ -17,13 +17,14 @@ send it so).
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 import orjson
 
-from .datatypes import datatype
+from .datatypes import DATATYPES, datatype
 from .errors import InvalidRequest, NotSupported, UnsupportedMediaType
 
 Body = Union[bytes, bytearray, memoryview]
@@ -177,8 +178,7 @@ def parse_document(document: Any, tail: memoryview = _NO_TAIL, *, has_tail: bool
     if request_id is not None and not isinstance(request_id, str):
         raise InvalidRequest("id must be a string")
     parameters = _parameters(document.get("parameters"), "the request")
-    binary = parameters.get("binary_data_output", False)
-    if not isinstance(binary, bool):
+    if parameters and not isinstance(parameters.get("binary_data_output", False), bool):
         raise InvalidRequest("the parameter binary_data_output must be true or false")
     items = document.get("inputs")
     if not isinstance(items, list) or not items:
@@ -187,11 +187,13 @@ def parse_document(document: Any, tail: memoryview = _NO_TAIL, *, has_tail: bool
     seen = set()
     used = 0
     for position, item in enumerate(items):
-        tensor, used = _input(item, position, tail, used, has_tail)
+        tensor = _input(item, position, tail, used, has_tail)
         if tensor.name in seen:
             raise InvalidRequest(f"the input {tensor.name!r} is given twice")
         seen.add(tensor.name)
         inputs.append(tensor)
+        if tensor.raw is not None:
+            used += len(tensor.raw)
     if used != len(tail):
         raise InvalidRequest(
             f"{len(tail)} bytes follow the JSON part, but the inputs' binary_data_size add up to {used}"
@@ -210,12 +212,12 @@ def _parameters(value: Any, owner: str) -> Dict[str, Any]:
     return value
 
 
-def _name(item: Any, what: str) -> str:
+def _name(item: Any, what: str, position: int) -> str:
     if not isinstance(item, dict):
-        raise InvalidRequest(f"{what} must be an object")
+        raise InvalidRequest(f"{what}[{position}] must be an object")
     name = item.get("name")
     if not isinstance(name, str) or not name:
-        raise InvalidRequest(f'{what} must have a "name"')
+        raise InvalidRequest(f'{what}[{position}] must have a "name"')
     return name
 
 
@@ -224,27 +226,28 @@ def _no_shared_memory(parameters: Dict[str, Any], owner: str) -> None:
         raise NotSupported(f"{owner} is in shared memory, which is not supported: send the tensor in the body")
 
 
-def _input(item: Any, position: int, tail: memoryview, used: int, has_tail: bool) -> Tuple[InferInput, int]:
-    name = _name(item, f"inputs[{position}]")
+def _input(item: Any, position: int, tail: memoryview, used: int, has_tail: bool) -> InferInput:
+    name = _name(item, "inputs", position)
     owner = f"the input {name!r}"
     type_name = item.get("datatype")
     if not isinstance(type_name, str):
         raise InvalidRequest(f'{owner} must have a "datatype"')
-    size = datatype(type_name).size
+    row = DATATYPES.get(type_name) or datatype(type_name)
     shape = item.get("shape")
     elements = _check_shape(shape, owner)
     parameters = _parameters(item.get("parameters"), owner)
-    _no_shared_memory(parameters, owner)
+    if parameters:
+        _no_shared_memory(parameters, owner)
     length = parameters.get("binary_data_size")
     if length is None:
-        if "data" not in item:
-            raise InvalidRequest(f'{owner} must have "data", or the parameter binary_data_size')
-        data = item["data"]
+        data = item.get("data")
         if not isinstance(data, list):
+            if "data" not in item:
+                raise InvalidRequest(f'{owner} must have "data", or the parameter binary_data_size')
             if shape or data is None or isinstance(data, dict):
                 raise InvalidRequest(f"the data of {owner} must be a list")
             data = [data]
-        return InferInput(name, shape, type_name, parameters, data=data), used
+        return InferInput(name, shape, type_name, parameters, data)
     if isinstance(length, bool) or not isinstance(length, int) or length < 0:
         raise InvalidRequest(f"binary_data_size of {owner} must be a number of bytes, not negative")
     if "data" in item:
@@ -253,11 +256,11 @@ def _input(item: Any, position: int, tail: memoryview, used: int, has_tail: bool
         raise InvalidRequest(f"{owner} has binary_data_size, but the header Inference-Header-Content-Length is missing")
     if length > len(tail) - used:
         raise InvalidRequest(f"{owner} has binary_data_size {length}, but only {len(tail) - used} bytes are left")
-    if size and length != elements * size:
+    if row.size and length != elements * row.size:
         raise InvalidRequest(
-            f"{owner} has binary_data_size {length}, but shape {shape} of {type_name} takes {elements * size} bytes"
+            f"{owner} has binary_data_size {length}, but shape {shape} of {type_name} takes {elements * row.size} bytes"
         )
-    return InferInput(name, shape, type_name, parameters, raw=tail[used : used + length]), used + length
+    return InferInput(name, shape, type_name, parameters, None, tail[used : used + length])
 
 
 def _check_shape(shape: Any, owner: str) -> int:
@@ -266,15 +269,12 @@ def _check_shape(shape: Any, owner: str) -> int:
         raise InvalidRequest(f'{owner} must have a "shape": a list of numbers')
     if len(shape) > MAX_DIMENSIONS:
         raise InvalidRequest(f"{owner} has {len(shape)} dimensions: at most {MAX_DIMENSIONS} are possible")
-    elements = 1
-    extent = 1
     for size in shape:
-        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+        if type(size) is not int or size < 0:
             raise InvalidRequest(f"the shape of {owner} must hold whole numbers, not negative, without -1")
-        elements *= size
-        extent *= size or 1
-        if extent > MAX_ELEMENTS:
-            raise InvalidRequest(f"the shape of {owner} has too many elements")
+    elements = math.prod(shape)
+    if elements > MAX_ELEMENTS or (not elements and math.prod(filter(None, shape)) > MAX_ELEMENTS):
+        raise InvalidRequest(f"the shape of {owner} has too many elements")
     return elements
 
 
@@ -286,7 +286,7 @@ def _outputs(items: Any) -> Optional[List[RequestedOutput]]:
     found: List[RequestedOutput] = []
     seen = set()
     for position, item in enumerate(items):
-        name = _name(item, f"outputs[{position}]")
+        name = _name(item, "outputs", position)
         owner = f"the output {name!r}"
         if name in seen:
             raise InvalidRequest(f"{owner} is asked for twice")
@@ -354,7 +354,7 @@ def build_response(
     rows: List[Dict[str, Any]] = []
     tails: List[Body] = []
     for output in outputs:
-        row: Dict[str, Any] = {"name": output.name, "shape": list(output.shape), "datatype": output.datatype}
+        row: Dict[str, Any] = {"name": output.name, "shape": output.shape, "datatype": output.datatype}
         if output.raw is None:
             if output.parameters:
                 row["parameters"] = output.parameters

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, ContextManager, Dict, FrozenSet
 
 from ..protocol.datatypes import DATATYPES
 from ..protocol.signature import Field, Signature
+from .model_inputs import fits
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -72,9 +73,7 @@ class DirectPredict:
                     return False
                 continue
             array = given[at][1]
-            if array.dtype != dtype or len(shape) != array.ndim:
-                return False
-            if any(want not in (-1, got) for want, got in zip(shape, array.shape)):
+            if array.dtype != dtype or not fits(array.shape, shape):
                 return False
             at += 1
         return at == len(given)

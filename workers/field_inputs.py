@@ -90,7 +90,7 @@ class FieldInputs:
 
     def opened(self, arrays: Dict[str, Array], deadline: float = 0.0) -> Dict[str, Array]:
         """V2 tensors, those of BYTES with images or a PDF for a numeric tensor as that tensor."""
-        if not any(array.dtype == object for array in arrays.values()):
+        if "O" not in [array.dtype.kind for array in arrays.values()]:
             return arrays
         by_name = {each.name: each for each in self._fields}
         only = self._fields[0] if len(self._fields) == len(arrays) == 1 and not self._fields[0].named else None

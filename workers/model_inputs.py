@@ -23,7 +23,7 @@ BYTES are text where all of them are UTF-8, else bytes. Whatever is wrong is an 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 import orjson
 
@@ -79,6 +79,7 @@ class InputAdapter:
         self._params = {each.name: each for each in known.params}
         self._columns = bool(known.inputs) and all(each.kind == "column" for each in known.inputs)
         self._nameless = bool(known.inputs) and not any(each.named for each in known.inputs)
+        self._only = known.inputs[0] if self._nameless and len(known.inputs) == 1 else None
         self._indexes: Dict[Any, Any] = {}  # of columns by their names
 
     def conform(self, inputs: Dict[str, Array]) -> Dict[str, Array]:
@@ -87,8 +88,9 @@ class InputAdapter:
             return {name: _text_or_bytes(array) for name, array in inputs.items()}
         if self._columns:
             return self._conform_columns(inputs)
-        if self._nameless and len(self._fields) == 1 and len(inputs) == 1:
-            inputs = {next(iter(self._fields)): next(iter(inputs.values()))}
+        if self._only is not None and len(inputs) == 1:
+            (array,) = inputs.values()
+            return {self._only.name: _tensor(self._only, array)}
         self._check_names(inputs)
         return {name: _tensor(each, inputs[name]) for name, each in self._fields.items()}
 
@@ -162,6 +164,8 @@ class InputAdapter:
         return {each: array[:, position] for position, each in enumerate(self._fields)}
 
     def _check_names(self, inputs: Dict[str, Array]) -> None:
+        if inputs.keys() == self._fields.keys():
+            return
         for name in inputs:
             if name not in self._fields:
                 raise InvalidRequest(f"the model has no input {name!r}: {did_you_mean(name, self._fields)}")
@@ -179,6 +183,11 @@ def schema_complaint(error: BaseException) -> str:
     text = str(inner if type(inner).__name__ == "MlflowException" else error)
     text = _VALUE.sub("", text.partition(", invalid elements")[0])
     return _QUOTED.sub(r"\1\3", text)[:_MESSAGE_LIMIT]
+
+
+def fits(shape: Tuple[int, ...], wanted: Tuple[int, ...]) -> bool:
+    """Is this shape one of those that a signature's shape (-1: any) stands for?"""
+    return len(shape) == len(wanted) and False not in [want in (size, -1) for size, want in zip(shape, wanted)]
 
 
 def cast_exactly(array: Array, dtype: str) -> Optional[Array]:
@@ -211,11 +220,14 @@ def cast_exactly(array: Array, dtype: str) -> Optional[Array]:
     return array.astype(target) if kinds == "ii" or bool((array == np.trunc(array)).all()) else None
 
 
-def _number(each: Field, array: Array, dtype: str) -> Array:
-    cast = cast_exactly(array, dtype)
+def _number(each: Field, array: Array) -> Array:
+    row = DATATYPES[each.datatype]
+    if array.dtype.str == row.numpy:
+        return array
+    cast = cast_exactly(array, row.numpy)
     if cast is not None:
         return cast
-    if array.dtype.kind in "iuf" and DATATYPES[each.datatype].kind in ("int", "float"):
+    if array.dtype.kind in "iuf" and row.kind in ("int", "float"):
         why = "the values given do not fit it exactly"
     else:
         why = f"not {_sent_as(array)}"
@@ -225,7 +237,7 @@ def _number(each: Field, array: Array, dtype: str) -> Array:
 def _sent_as(array: Array) -> str:
     """The V2 datatype that a client most likely sent this array as."""
     for row in DATATYPES.values():
-        if array.dtype.str.lstrip("<>|=") == row.numpy.lstrip("<|") and row.name != "BF16":
+        if array.dtype.str[1:] == row.numpy[1:] and row.name != "BF16":
             return row.name
     return "this"
 
@@ -235,7 +247,7 @@ def _column(each: Field, array: Array) -> Array:
         raise InvalidRequest(f"the input {each.name!r} is a column: its shape must be [n] or [n, 1]")
     array = array.reshape(-1)
     if each.datatype != "BYTES":
-        return _number(each, array, DATATYPES[each.datatype].numpy)
+        return _number(each, array)
     _check_bytes(each, array)
     if each.type == "binary":
         return object_array([value.encode("utf-8") if isinstance(value, str) else value for value in array])
@@ -247,16 +259,14 @@ def _column(each: Field, array: Array) -> Array:
 
 
 def _tensor(each: Field, array: Array) -> Array:
-    import numpy as np
-
-    anything = each.type == "object" and each.shape == (-1,)
-    fits = len(each.shape) == array.ndim and all(want in (-1, got) for want, got in zip(each.shape, array.shape))
-    if not fits and not anything:
+    if not fits(array.shape, each.shape) and not (each.type == "object" and each.shape == (-1,)):
         raise InvalidRequest(
             f"the input {each.name!r} has shape {list(array.shape)}, but the model takes {list(each.shape)} (-1: any)"
         )
     if each.datatype != "BYTES":
-        return _number(each, array, DATATYPES[each.datatype].numpy)
+        return _number(each, array)
+    import numpy as np
+
     if each.type == "object":
         return _text_or_bytes(array) if array.dtype == object else array.astype(object)
     _check_bytes(each, array)

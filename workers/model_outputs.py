@@ -44,7 +44,13 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-_BY_DTYPE = {row.numpy.lstrip("<|"): row.name for row in DATATYPES.values() if row.name not in ("BF16", "BYTES")}
+#: By dtype.str, of either byte order.
+_BY_DTYPE = {
+    order + row.numpy[1:]: row.name
+    for row in DATATYPES.values()
+    for order in "<>|"
+    if row.name not in ("BF16", "BYTES")
+}
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 _DATES = (datetime.date, datetime.time)
 
@@ -61,6 +67,8 @@ class ModelOutput:
 def to_outputs(result: Any, fields: Sequence[Field] = ()) -> List[ModelOutput]:
     """The model's result as outputs, in the result's order. Raises ModelError if it cannot be sent."""
     try:
+        if len(fields) == 1 and _is_array(result) and result.dtype.names is None:
+            return [_output(fields[0].name, result, fields[0])]
         return [_output(name, value, field) for name, value, field in _named(result, list(fields))]
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ModelError(
@@ -70,8 +78,6 @@ def to_outputs(result: Any, fields: Sequence[Field] = ()) -> List[ModelOutput]:
 
 def _named(result: Any, fields: List[Field]) -> List[Tuple[str, Any, Optional[Field]]]:
     result = _plain(result)
-    if len(fields) == 1 and _is_array(result) and result.dtype.names is None:
-        return [(fields[0].name, result, fields[0])]
     by_name = {each.name: each for each in fields}
     if _is_frame(result):
         return _columns(result, fields, by_name)
@@ -153,13 +159,13 @@ def _unique(names: List[str]) -> List[str]:
 def _output(name: str, value: Any, field: Optional[Field]) -> ModelOutput:
     if field is not None and field.holds_json:
         return ModelOutput(name, "BYTES", _json_rows(_rows(value)))
-    datatype, array = _typed(_plain(value))
+    datatype, array = _typed_array(value) if _is_array(value) else _typed(_plain(value))
     if array.ndim == 0:
         array = array.reshape(1)
-    if field is not None and not array.size:
-        return ModelOutput(name, field.datatype, array.astype(DATATYPES[field.datatype].numpy))
-    if field is not None and field.datatype != datatype and field.datatype not in ("BYTES", "BF16", "BOOL"):
-        widened = _widen(array, field.datatype)
+    if field is not None and field.datatype != datatype:
+        if not array.size:
+            return ModelOutput(name, field.datatype, array.astype(DATATYPES[field.datatype].numpy))
+        widened = _widen(array, field.datatype) if field.datatype not in ("BYTES", "BF16", "BOOL") else None
         if widened is not None:
             return ModelOutput(name, field.datatype, widened)
     return ModelOutput(name, datatype, array)
@@ -202,11 +208,11 @@ def _typed(value: Any) -> Tuple[str, Array]:
 
 
 def _typed_array(array: Array) -> Tuple[str, Array]:
-    import numpy as np
-
-    name = _BY_DTYPE.get(array.dtype.str.lstrip("<>|="))
+    name = _BY_DTYPE.get(array.dtype.str)
     if name:
         return name, array
+    import numpy as np
+
     kind = array.dtype.kind
     if array.dtype.name == "bfloat16":
         return "BF16", array.astype("<f4")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterator, Optional, Tuple, Union
 
 from ..protocol.errors import InvalidRequest, ModelError, NotSupported, ServingError
 from ..protocol.messages import InferRequest
@@ -77,8 +77,8 @@ class Call:
 
     def group_key(self) -> Tuple[Any, ...]:
         """Equal for calls whose inputs can be stacked along axis 0 and predicted with the same params."""
-        arrays = tuple((name, array.dtype.str, array.shape[1:]) for name, array in self.inputs.items())
-        return self.kind, arrays, repr(sorted(self.params.items()))
+        arrays = [(name, array.dtype, array.shape[1:]) for name, array in self.inputs.items()]
+        return self.kind, tuple(arrays), repr(sorted(self.params.items())) if self.params else ""
 
 
 class Dialect:
@@ -106,8 +106,11 @@ class V2Dialect(Dialect):
 
     def call(self, model: ServedModel, request: InferRequest, parsed: V2Request) -> Call:
         """What a parsed request asks of the model."""
-        params = model.adapter.params(parsed.parameters)
-        deadline = _deadline(request, parsed, model.adapter)
+        params: Dict[str, Any] = {}
+        deadline = request.deadline
+        if parsed.parameters:
+            params = model.adapter.params(parsed.parameters)
+            deadline = _deadline(request, parsed, model.adapter)
         arrays = {each.name: to_array(each) for each in parsed.inputs}
         inputs = model.adapter.conform(model.fields.opened(arrays, deadline))
         parsed.inputs = []
@@ -116,12 +119,12 @@ class V2Dialect(Dialect):
             inputs,
             params,
             parsed,
-            accept_encoding=request.accept_encoding,
-            deadline=deadline,
-            rows=_rows(inputs),
-            alone=request.alone,
-            name=model.name,
-            version=model.version,
+            request.accept_encoding,
+            deadline,
+            _rows(inputs),
+            request.alone,
+            model.name,
+            model.version,
         )
 
     def encode(self, model: ServedModel, call: Call, result: Any) -> Answer:
@@ -140,7 +143,7 @@ class V2Dialect(Dialect):
             model_version=call.version,
             request_id=parsed.id,
         )
-        return Answer(body, JSON_TYPE if json_size is None else BINARY_TYPE, json_size=json_size, rows=call.rows)
+        return Answer(body, JSON_TYPE if json_size is None else BINARY_TYPE, "", json_size, 0, call.rows)
 
 
 @dataclass
@@ -234,5 +237,4 @@ def _deadline(request: InferRequest, parsed: V2Request, adapter: InputAdapter) -
 
 
 def _rows(inputs: Dict[str, Array]) -> int:
-    lengths: List[int] = [len(array) for array in inputs.values() if array.ndim]
-    return max(lengths, default=1)
+    return max([len(array) for array in inputs.values() if array.ndim], default=1)

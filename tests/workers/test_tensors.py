@@ -173,6 +173,34 @@ def test_wrong_elements(name: str, data: list[Any]) -> None:
         answer(request(tensor("x", name, [1], data)), None, binary=False)
 
 
+@pytest.mark.parametrize("rest", [0, 1, 7])
+@pytest.mark.parametrize(("name", "data"), WRONG_ELEMENTS)
+def test_a_wrong_element_among_many(name: str, data: list[Any], rest: int) -> None:
+    """Many elements are not looked at one by one, but one wrong one is found; also among those that look like it."""
+    others = [str(rest) if name == "BYTES" else bool(rest) if name == "BOOL" else rest] * 200
+    with pytest.raises(InvalidRequest, match="'x'"):
+        answer(request(tensor("x", name, [201], [*others, *data])), None, binary=False)
+
+
+@pytest.mark.parametrize("name", ["FP16", "FP32", "FP64", "INT8", "UINT64"])
+def test_an_unusual_element_among_many(name: str) -> None:
+    sent, expected = (None, None) if name.startswith("FP") else (3.0, 3)
+    data = answer(request(tensor("x", name, [201], [*[1] * 200, sent])), None, binary=False).data
+    assert data == [*[1] * 200, expected]
+
+
+@pytest.mark.parametrize("name", ["FP16", "FP32"])
+@given(value=st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**64 - 1))
+def test_numbers_are_narrowed_as_numpy_does(name: str, value: float) -> None:
+    with np.errstate(over="ignore"):
+        expected = np.float64(value).astype(DATATYPES[name].numpy)
+    if np.isinf(expected):
+        with pytest.raises(InvalidRequest, match=f"beyond the range of {name}"):
+            answer(request(tensor("x", name, [1], [value])), None, binary=True)
+    else:
+        assert answer(request(tensor("x", name, [1], [value])), None, binary=True).data == [expected]
+
+
 @pytest.mark.parametrize(
     ("shape", "data"),
     [
