@@ -53,6 +53,11 @@ class Everything(ModelhubModelService):
         return {"got": request, "agent": (headers or {}).get("user-agent")}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def mlflow_is_imported() -> None:
+    import_mlflow()
+
+
 @pytest.fixture
 def load(models: Path) -> Iterator[Callable[..., ServiceAdapter]]:
     """`load(class, model)`: a service of this class with a fixture model."""
@@ -62,7 +67,6 @@ def load(models: Path) -> Iterator[Callable[..., ServiceAdapter]]:
         service.load()
         return served(service)
 
-    import_mlflow()
     with quiet():
         yield make
 
