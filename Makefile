@@ -35,7 +35,7 @@ check: $(INSTALLED)  ## lint, format, strict types, and which folder may import 
 test: $(INSTALLED) $(CLIENTS)  ## all tests, with real servers, workers and clients (ARGS="-k name" narrows them)
 	@echo "==> pytest"; $(BIN)/pytest --ignore=tests/pythons --ignore=tests/transformer $(ARGS)
 
-test-clients: $(INSTALLED) $(CLIENTS)  ## only the unmodified clients: tritonclient, kserve, perf_analyzer, schemathesis
+test-clients: $(INSTALLED) $(CLIENTS)  ## only the unmodified clients: tritonclient, kserve, mlserver, perf_analyzer, schemathesis
 	@echo "==> pytest tests/clients"; $(BIN)/pytest tests/clients $(ARGS)
 
 test-pythons: $(INSTALLED)  ## models from other Pythons and old MLflow versions, side by side

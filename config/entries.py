@@ -136,6 +136,9 @@ class EntryDefaults(Section):
     timeout: PositiveDuration = 30.0
     """Seconds that a request may take, queueing included, when it names no deadline itself."""
 
+    load_timeout: PositiveDuration = 1800.0
+    """Seconds that a worker may take to load the model, downloads not counted; then it is killed, a failed load."""
+
     warmup: Literal["fail", "warn", "off"] = "fail"
     """Predict the model's own input example before it is ready; what an error there means."""
 

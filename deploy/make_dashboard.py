@@ -120,14 +120,22 @@ ROWS: dict[str, list[Panel]] = {
             ],
         ),
     ],
-    "Queues": [
-        Panel("Waiting in the gateway", [(total("modelhub_queue_length", "model"), "{{model}}")]),
+    "Queues and batches": [
+        Panel("Waiting in the gateway", [(total("modelhub_queue_length", "model"), "{{model}}")], width=6),
         Panel(
             "Share of the queue that is taken",
             [(f"max by (model) (modelhub_queue_length{{{MODEL}}} / modelhub_queue_limit{{{MODEL}}})", "{{model}}")],
             "percentunit",
+            width=6,
         ),
-        Panel("Held by workers", [(total("modelhub_in_flight", "model"), "{{model}}")]),
+        Panel("Held by workers", [(total("modelhub_in_flight", "model"), "{{model}}")], width=6),
+        Panel(
+            "Batching on",
+            [(f"min by (model) (modelhub_batching_enabled{{{MODEL}}})", "{{model}}")],
+            "bool_on_off",
+            width=6,
+            description="Requests may be predicted together. /status says why, or why not.",
+        ),
     ],
     "Models' lives": [
         Panel(

@@ -204,6 +204,7 @@ class Catalog:
                     candidate.version,
                     slot.version.label,
                     candidate.reason,
+                    extra=candidate.log_fields,
                 )
             wait = candidate.retry_at - time.monotonic() if candidate.retry_at is not None else ROLL_RETRY
             try:
@@ -220,7 +221,12 @@ class Catalog:
         self._leave(old, f"replaced by {candidate.label}")
         self._resources.metrics.rolled(candidate.name, "swapped")
         log.info(
-            "%s is now served by version %s, before by %s: %s", candidate.name, candidate.version, old.version, why
+            "%s is now served by version %s, before by %s: %s",
+            candidate.name,
+            candidate.version,
+            old.version,
+            why,
+            extra=candidate.log_fields,
         )
         if old.away:
             candidate.away = True

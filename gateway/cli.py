@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SETTINGS = ("--server.", "--defaults.")
 _EPILOG = (
     "Every key of the sections server and defaults is a flag, --server.port 9000, and an environment variable, "
-    "MODELHUB_SERVER_PORT=9000. 'modelhub schema' prints all of them with what they mean."
+    "MODELHUB_SERVER_PORT=9000. 'modelhub schema --markdown' prints all of them with what they mean."
 )
 
 
@@ -94,7 +94,10 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     check.add_argument("file", metavar="FILE", help="a YAML file")
     check.add_argument("--resolve", action="store_true", help="also ask whether every URI exists, and at which version")
 
-    add("schema", _schema, "print the JSON Schema of configuration files")
+    schema = add("schema", _schema, "print the JSON Schema of configuration files")
+    schema.add_argument(
+        "--markdown", action="store_true", help="the same for people: every key, its default, its meaning"
+    )
 
     status = add("status", _status, "show the models of a running gateway")
     status.add_argument(
@@ -173,8 +176,12 @@ def _print_resolved(resolved: Sequence[Resolved]) -> None:
 def _schema(args: argparse.Namespace) -> int:
     import json
 
+    from ..config.reference import markdown
     from ..config.settings import json_schema
 
+    if args.markdown:
+        print(markdown(), end="")
+        return 0
     print(json.dumps(json_schema(), indent=2))
     return 0
 

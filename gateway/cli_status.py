@@ -180,4 +180,4 @@ def _state(model: Mapping[str, Any]) -> Text:
 def _worker(replica: Mapping[str, Any]) -> str:
     """The worker's process id, with its state where that is not the usual one."""
     pid, state = replica.get("pid"), replica.get("state")
-    return str(pid or "-") if state in ("READY", None) else f"{pid or '-'}({state})"
+    return str(pid or "-") if state in ("ready", None) else f"{pid or '-'}({state})"

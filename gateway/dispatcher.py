@@ -1,8 +1,8 @@
 """The queue of one model version: who waits, who holds a credit of which worker, who is answered.
 
 Everything is decided here on the event loop, without locks. A request is in exactly one place: the
-waiting line, or one worker's `held`. It leaves by its answer, its deadline, its client going away, or
-the version's end, and every one of these passes through `_finish`.
+waiting line (`waiting_line.py`), or one worker's `held`. It leaves by its answer, its deadline, its client
+going away, or the version's end, and every one of these passes through `_finish`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..protocol.codec import Body
 from ..protocol.errors import DeadlineExceeded, QueueFull, ServingError, WorkerLost, from_wire
 from ..protocol.messages import CancelRequest, ChunkReply, ErrorReply, InferReply, InferRequest
+from .waiting_line import WaitingLine
+
+#: Told of every chunk of a stream.
+OnChunk = Callable[[ChunkReply, Body], None]
 
 _numbers = itertools.count(1)
 
@@ -47,7 +50,7 @@ class Pending:
         request: InferRequest,
         body: Body,
         answer: asyncio.Future[tuple[InferReply, Body]],
-        chunk: Callable[[Body], None] | None,
+        chunk: OnChunk | None,
     ) -> None:
         self.request = request
         self.body = body
@@ -67,7 +70,7 @@ class Dispatcher:
         self.limit = limit
         self.retry = retry
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[Pending] = deque()
+        self._waiting = WaitingLine()
         self._workers: list[WorkerLink] = []
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
@@ -82,23 +85,22 @@ class Dispatcher:
 
     @property
     def queued(self) -> int:
-        return len(self._waiting)
+        return self._waiting.count
 
     @property
     def in_flight(self) -> int:
         return sum(len(worker.held) for worker in self._workers)
 
-    async def submit(
-        self, request: InferRequest, body: Body, chunk: Callable[[Body], None] | None = None
-    ) -> tuple[InferReply, Body]:
+    async def submit(self, request: InferRequest, body: Body, chunk: OnChunk | None = None) -> tuple[InferReply, Body]:
         """Queue a request and wait for its answer. Raises a leaf of ServingError.
 
         Cancelling the caller frees the request's place in the queue, or tells the worker that holds it.
         """
-        worker = self._free_worker() if not self._waiting else None
-        if worker is None and len(self._waiting) >= self.limit:
+        waiting = self._waiting
+        worker = self._free_worker() if not waiting.count else None
+        if worker is None and waiting.count >= self.limit:
             raise QueueFull(
-                f"model {self.label} has {len(self._waiting)} requests waiting, its limit: try again later",
+                f"model {self.label} has {waiting.count} requests waiting, its limit: try again later",
                 retry_after=self.retry_after,
             )
         request.id = next(_numbers)
@@ -108,7 +110,7 @@ class Dispatcher:
         if request.deadline and request.deadline < self._next_sweep:
             self._sweep_at(request.deadline)
         if worker is None:
-            self._waiting.append(pending)
+            waiting.append(pending)
         else:
             self._send(worker, pending)
         try:
@@ -158,14 +160,14 @@ class Dispatcher:
                 pending.answer.set_exception(lost)
                 over.append(pending)
         worker.held.clear()
-        self._waiting.extendleft(reversed(again))
+        self._waiting.put_back(again)
         for pending in over:  # only now: those that are sent again are not idleness
             self._finish(pending)
         self._pump()
 
     def fail_waiting(self, error: Callable[[], ServingError]) -> None:
         """Answer everything that waits with an error: the version failed or ends."""
-        while self._waiting:
+        while self._waiting.count:
             self._fail(self._waiting.popleft(), error())
 
     async def drained(self) -> None:
@@ -181,7 +183,7 @@ class Dispatcher:
             return  # answered meanwhile by its worker's death
         if isinstance(message, ChunkReply):
             if pending.chunk is not None and not pending.answer.done():
-                pending.chunk(body)
+                pending.chunk(message, body)
             return
         del worker.held[message.id]
         worker.credits += 1
@@ -193,7 +195,7 @@ class Dispatcher:
             elif isinstance(message, ErrorReply):
                 pending.answer.set_exception(from_wire(message.code, message.message, message.retry_after))
         self._finish(pending)
-        if self._waiting:
+        if self._waiting.count:
             self._pump()
 
     # ---- inside -------------------------------------------------------------------------------
@@ -213,7 +215,7 @@ class Dispatcher:
         worker.send(pending.request, pending.body)
 
     def _pump(self) -> None:
-        while self._waiting:
+        while self._waiting.count:
             worker = self._free_worker()
             if worker is None:
                 return
@@ -271,8 +273,7 @@ class Dispatcher:
             pending.worker.send(CancelRequest([pending.request.id]), b"")
 
     def _leave_queue(self, pending: Pending) -> None:
-        if pending in self._waiting:
-            self._waiting.remove(pending)
+        self._waiting.remove(pending)
         self._finish(pending)
 
     def _fail(self, pending: Pending, error: ServingError) -> None:
@@ -283,7 +284,7 @@ class Dispatcher:
 
     def _finish(self, pending: Pending) -> None:
         self.last_used = time.monotonic()
-        if not self._waiting and not any(worker.held for worker in self._workers):
+        if not self._waiting.count and not any(worker.held for worker in self._workers):
             self._idle.set()
             if self.on_idle is not None:
                 self.on_idle()

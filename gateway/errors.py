@@ -92,9 +92,13 @@ def error_response(error: ServingError) -> web.Response:
 
 def request_id(request: web.BaseRequest) -> str | None:
     """The client's `X-Request-Id`; None where there is none, or one that is not safe to repeat."""
-    value = request.headers.get(X_REQUEST_ID)
-    if value and len(value) <= MAX_REQUEST_ID and value.isascii() and value.isprintable():
-        return value
+    return safe_id(request.headers.get(X_REQUEST_ID))
+
+
+def safe_id(given: str | None) -> str | None:
+    """An id that a client gave to its request; None where it is not safe to repeat in a header."""
+    if given and len(given) <= MAX_REQUEST_ID and given.isascii() and given.isprintable():
+        return given
     return None
 
 

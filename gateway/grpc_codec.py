@@ -2,20 +2,24 @@
 
 So a worker knows one form of requests. Answers are always asked for as binary; they become raw contents when the
 request's tensors were raw, typed contents when they were typed (raw all the same where an output is FP16 or BF16,
-which have none). Called by `grpc_service.py`, for large messages in a thread.
+which have none). Called by `grpc_infer.py`, for large messages in a thread.
+
+What stands beside raw contents is the same in most requests to a model, and in its answers: names, types and shapes.
+Translating it costs several times what the rest of a small request does, so the last translations are kept.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from ..protocol.codec import Body
 from ..protocol.errors import InvalidRequest, ServingError
 from .grpc_generated import open_inference_pb2 as pb
-from .grpc_tensors import FIELDS, pack, pack_json, unpack
+from .grpc_tensors import FIELDS, pack, pack_json, unpack, varint
 
 #: Parameters with which REST asks for binary tensors: here the message's own form decides.
 _OF_REST = frozenset({"binary_data", "binary_data_size", "binary_data_output"})
@@ -23,9 +27,43 @@ _INT64 = range(-(1 << 63), 1 << 63)
 _UINT64 = range(1 << 64)
 
 
+#: Translations that are kept of each kind, and bytes of what is translated.
+KEPT, MAX_KEPT = 512, 1024
+#: Of requests: the message without raw contents, and their lengths -> the JSON part.
+_texts: dict[tuple[bytes, ...], bytes] = {}
+#: Of answers: the JSON part -> the message without raw contents, and for each of these (length, what precedes it).
+_heads: dict[bytes, tuple[bytes, list[tuple[int, bytes]]]] = {}
+_RAW_OUTPUT = bytes([pb.ModelInferResponse.DESCRIPTOR.fields_by_name["raw_output_contents"].number << 3 | 2])
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def _keep(kept: dict[K, V], key: K, value: V) -> None:
+    if len(kept) >= KEPT:
+        kept.clear()
+    kept[key] = value
+
+
 def to_wire(request: pb.ModelInferRequest) -> tuple[bytes, int]:
-    """(body, length of its JSON part) of the V2 binary form. Raises InvalidRequest."""
-    raws = request.raw_input_contents
+    """(body, length of its JSON part) of the V2 binary form. Takes its raw contents out. Raises InvalidRequest."""
+    if not request.raw_input_contents:
+        text, tails = _text(request, [])
+        return b"".join([text, *tails]), len(text)
+    raws = list(request.raw_input_contents)
+    request.ClearField("raw_input_contents")
+    head = request.SerializeToString()
+    key = (head, array("Q", map(len, raws)).tobytes())
+    known = _texts.get(key)
+    if known is None:
+        known, _ = _text(request, raws)
+        if len(head) <= MAX_KEPT and not request.id:
+            _keep(_texts, key, known)
+    return b"".join([known, *raws]), len(known)
+
+
+def _text(request: pb.ModelInferRequest, raws: list[bytes]) -> tuple[bytes, list[Body]]:
+    """The JSON part, and the tensors that follow it."""
     expected = 0
     inputs: list[dict[str, Any]] = []
     tails: list[Body] = []
@@ -62,13 +100,35 @@ def to_wire(request: pb.ModelInferRequest) -> tuple[bytes, int]:
             {"name": each.name, "parameters": _parameters(each.parameters)} if each.parameters else {"name": each.name}
             for each in request.outputs
         ]
-    text = orjson.dumps(document)
-    return b"".join([text, *tails]), len(text)
+    return orjson.dumps(document), tails
 
 
 def is_raw(request: pb.ModelInferRequest) -> bool:
     """Do the request's tensors come as raw contents?"""
     return len(request.raw_input_contents) > 0
+
+
+def respond(body: Body, json_size: int | None, *, raw: bool) -> bytes:
+    """The worker's answer as a serialized ModelInferResponse. Raises ServingError if it is none of V2's."""
+    if not raw or json_size is None or json_size > MAX_KEPT:
+        return to_response(body, json_size, raw=raw).SerializeToString()
+    text = bytes(body[:json_size])
+    known = _heads.get(text)
+    if known is None:
+        response = to_response(body, json_size, raw=True)
+        parts = [(len(each), _RAW_OUTPUT + varint(len(each))) for each in response.raw_output_contents]
+        message = response.SerializeToString()
+        response.ClearField("raw_output_contents")
+        if not response.id:
+            _keep(_heads, text, (response.SerializeToString(), parts))
+        return message
+    head, parts = known
+    found: list[Body] = [head]
+    at = json_size
+    for size, before in parts:
+        found += (before, body[at : at + size])
+        at += size
+    return b"".join(found)
 
 
 def to_response(body: Body, json_size: int | None, *, raw: bool) -> pb.ModelInferResponse:

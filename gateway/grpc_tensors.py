@@ -81,7 +81,7 @@ def unpack(datatype: str, raw: memoryview, contents: pb.InferTensorContents) -> 
     """Fill `contents` with a tensor in binary form, of a datatype of FIELDS."""
     tag = _AS_THEY_ARE.get(datatype)
     if tag is not None:
-        contents.MergeFromString(b"".join([tag, _varint(raw.nbytes), raw]))
+        contents.MergeFromString(b"".join([tag, varint(raw.nbytes), raw]))
     elif datatype == "BYTES":
         contents.bytes_contents.extend(_elements(raw))
     else:
@@ -137,7 +137,8 @@ def _cut_out(message: bytes) -> memoryview:
             return memoryview(message)[at : at + length]
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A number as protobuf writes lengths."""
     found = bytearray()
     while value >= 0x80:
         found.append(value & 0x7F | 0x80)

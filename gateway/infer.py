@@ -19,6 +19,7 @@ from ..protocol.errors import DeadlineExceeded, InvalidRequest, ServingError, To
 from ..protocol.messages import InferReply, InferRequest
 from . import request_log
 from .errors import JSON, X_REQUEST_ID, request_id, status_of
+from .waiting_line import priority_of
 
 if TYPE_CHECKING:
     from .model import ModelVersion
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 JSON_SIZE = istr("Inference-Header-Content-Length")
 TRACE_PARENT = istr("traceparent")
 X_REQUEST_TIMEOUT = istr("X-Request-Timeout")
+X_REQUEST_PRIORITY = istr("X-Request-Priority")
 
 #: A reply's body of more bytes than this is written from where ZeroMQ put it; below, a copy is cheaper.
 BORROW_ABOVE = 65536
@@ -64,7 +66,7 @@ async def answer(
         request_log.succeeded(request, version, kind, status, elapsed, reply)
     else:
         stats.fail(kind, status, elapsed)
-        request_log.failed(request, version, kind, status, elapsed)
+        request_log.failed(request, version, kind, status, elapsed, reply)
     if not isinstance(output, memoryview):
         return web.Response(body=output, status=status, headers=headers)
     if output.nbytes <= BORROW_ABOVE:
@@ -76,7 +78,8 @@ def to_message(request: web.BaseRequest, version: ModelVersion, kind: str, recei
     """What the worker is told of a request besides its body. Raises InvalidRequest.
 
     `received` is in seconds of CLOCK_MONOTONIC; the deadline is the entry's timeout later, or the client's own
-    (`X-Request-Timeout: 250ms`) when that is shorter. All text in the message can be encoded as UTF-8.
+    (`X-Request-Timeout: 250ms`) when that is shorter; `X-Request-Priority: 1` goes before others in the queue.
+    All text in the message can be encoded as UTF-8.
     """
     header = request.headers.get
     content_type = header(hdrs.CONTENT_TYPE, "")
@@ -102,6 +105,9 @@ def to_message(request: web.BaseRequest, version: ModelVersion, kind: str, recei
     if own is not None:
         timeout = min(timeout, _duration(own))
     message.deadline = received + timeout
+    priority = header(X_REQUEST_PRIORITY)
+    if priority is not None:
+        message.priority = priority_of(priority)
     url = request.rel_url
     if url.raw_query_string:
         message.query = dict(url.query)

@@ -1,7 +1,7 @@
 """The gateway's log on standard error: a readable line per event on a terminal, else a JSON object per line.
 
 Fields of an event are given as `extra`: `log.info("…", extra={"model": "iris", "version": "3"})`. The field
-`source` says which process's words these are (a worker's printed line); without it they are the gateway's own.
+`source` says which process's words these are (what a worker printed); without it they are the gateway's own.
 Payloads and secrets are never logged.
 """
 
@@ -58,7 +58,10 @@ def _one_line(text: str) -> str:
 
 
 class _Text(logging.Formatter):
-    """`12:03:04.123 INFO    gateway.model  message  key=value`; a worker's words stand behind its label."""
+    """`12:03:04.123 INFO    gateway.model  message  key=value`; a worker's words stand behind its label alone.
+
+    A model that the message begins with (`wine/3 …`) is not said again.
+    """
 
     def __init__(self, *, colours: bool) -> None:
         super().__init__()
@@ -69,8 +72,12 @@ class _Text(logging.Formatter):
         source = getattr(record, "source", None)
         level = self._paint(f"{record.levelname:<7}", _COLOURS.get(record.levelname, "0"))
         where = self._paint(f"[{source}]" if source else _where(record), _DIM)
-        parts = [f"{clock}.{int(record.msecs):03}", level, where, _printable(record.getMessage())]
-        parts += [f"{name}={_one_line(str(value))}" for name, value in _fields(record).items()]
+        message = record.getMessage()
+        fields = {} if source else _fields(record)
+        if "version" in fields and message.startswith(f"{fields.get('model')}/{fields['version']}"):
+            fields = {name: value for name, value in fields.items() if name not in ("model", "version")}
+        parts = [f"{clock}.{int(record.msecs):03}", level, where, _printable(message)]
+        parts += [f"{name}={_one_line(str(value))}" for name, value in fields.items()]
         if record.exc_info:
             parts[-1] += "\n" + self.formatException(record.exc_info)
         return " ".join(parts)

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
 from ..protocol.messages import InferReply
+from .batch_stats import BatchStats
 from .lifecycle import ModelState
 from .metrics_families import GatewaySample, Scrape, sample_group, sample_version
 from .metrics_of_models import OwnMetrics
@@ -88,6 +89,7 @@ class ModelStats:
 
     __slots__ = (
         "batch_size",
+        "batch_stats",
         "batch_wait",
         "batches",
         "changes",
@@ -120,6 +122,7 @@ class ModelStats:
         self.last_inference = 0
         self.total = Histogram()
         self.batch_size = Histogram(BATCH_BOUNDS)
+        self.batch_stats = BatchStats()
         self.queue = Histogram()
         self.batch_wait = Histogram()
         self.decode = Histogram()
@@ -143,6 +146,7 @@ class ModelStats:
         transfer = elapsed - queue - wait - decode - predict - encode
         self.total.add(elapsed)
         self.batch_size.add(reply.batch)
+        self.batch_stats.add(reply)
         self.queue.add(queue)
         self.batch_wait.add(wait)
         self.decode.add(decode)
@@ -164,8 +168,9 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        #: Status -> answers that were errors, those of requests that named no known model included.
+        #: Status of HTTP, or name of a gRPC code -> answers that were errors, also for names of no known model.
         self.errors: Counter[int] = Counter()
+        self.grpc_errors: Counter[str] = Counter()
         self.lag = Histogram()
         #: Says which fork servers run; filled in by the server.
         self.fork_servers: Callable[[], Iterable[ForkServerLink]] = tuple
@@ -194,8 +199,12 @@ class Metrics:
     # ---- the gateway ---------------------------------------------------------------------------
 
     def error(self, status: int) -> None:
-        """An answer was an error."""
+        """An answer over HTTP was an error."""
         self.errors[status] += 1
+
+    def grpc_error(self, code: str) -> None:
+        """A gRPC call, or a request on a stream, ended with this code."""
+        self.grpc_errors[code] += 1
 
     async def watch_loop(self) -> None:
         """Measure for ever how late the event loop runs what is due."""
@@ -220,7 +229,9 @@ class Metrics:
         await _ask_workers(versions)
         groups = {id(version.group): version.group for version in versions if version.group is not None}
         found = Scrape(
-            gateway=GatewaySample(dict(self.errors), self.lag.copy(), dict(self._builds), dict(self._rolls)),
+            gateway=GatewaySample(
+                dict(self.errors), dict(self.grpc_errors), self.lag.copy(), dict(self._builds), dict(self._rolls)
+            ),
             versions=[sample_version(version) for version in versions],
             groups=[sample_group(group) for group in groups.values()],
             workers=sample_workers(versions),

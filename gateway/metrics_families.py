@@ -117,6 +117,7 @@ class GatewaySample:
     """What is counted once for the whole gateway."""
 
     errors: dict[int, int]
+    grpc_errors: dict[str, int]
     lag: Histogram
     #: result ("built", "failed") -> (environments, seconds)
     builds: dict[str, tuple[int, float]]
@@ -154,10 +155,15 @@ class Scrape(Collector):
         )
         build.add_metric([__version__, platform.python_version()], 1)
         errors = CounterMetricFamily(
-            "modelhub_http_errors", "Answers that were errors, on any route and for any name.", labels=["status"]
+            "modelhub_http_errors", "Answers over HTTP that were errors, on any route, for any name.", labels=["status"]
         )
         for status, count in sorted(sample.errors.items()):
             errors.add_metric([str(status)], count)
+        grpc_errors = CounterMetricFamily(
+            "modelhub_grpc_errors", "Answers over gRPC that were errors, of any method, for any name.", labels=["code"]
+        )
+        for code, count in sorted(sample.grpc_errors.items()):
+            grpc_errors.add_metric([code], count)
         lag = HistogramMetricFamily("modelhub_event_loop_lag_seconds", "How late the event loop ran what was due.")
         lag.add_metric([], sample.lag.cumulative(), sample.lag.seconds)
         builds = CounterMetricFamily("modelhub_environment_builds", "Environments built, or not.", labels=["result"])
@@ -173,7 +179,7 @@ class Scrape(Collector):
         )
         for (model, result), count in sorted(sample.rolls.items()):
             rolls.add_metric([model, result], count)
-        yield from (build, errors, lag, builds, spent, rolls)
+        yield from (build, errors, grpc_errors, lag, builds, spent, rolls)
 
     def _requests(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(

@@ -1,4 +1,4 @@
-"""Memory and CPU of workers and fork servers in a scrape.
+"""Memory and CPU of workers and fork servers in a scrape, and whether the workers batch.
 
 The memory of workers was measured by `memory.py` anyway; CPU time, and the few fork servers, are read from
 /proc while the scrape is made, in its thread.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -32,6 +32,8 @@ class WorkerProcess:
     pid: int
     memory: Memory
     memory_limit: int
+    #: What it said last of batching (`Replica.batching`).
+    batching: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,11 @@ def sample_workers(versions: Iterable[ModelVersion]) -> list[WorkerProcess]:
     """The workers that are running now; on the event loop."""
     return [
         WorkerProcess(
-            (version.name, version.version, str(replica.index)), replica.pid, replica.memory, replica.memory_limit
+            (version.name, version.version, str(replica.index)),
+            replica.pid,
+            replica.memory,
+            replica.memory_limit,
+            replica.batching,
         )
         for version in versions
         for replica in version.replicas
@@ -79,10 +85,23 @@ def process_families(workers: Sequence[WorkerProcess], fork_servers: Sequence[Fo
         if worker.memory_limit:
             limit.add_metric(worker.labels, worker.memory_limit)
     yield limit
+    yield from _batching(workers)
     known = {server.environment: server for server in fork_servers}.values()
     yield from _families(
         "fork_server", _FORK_SERVER, [((server.environment,), server.pid, read_memory(server.pid)) for server in known]
     )
+
+
+def _batching(workers: Sequence[WorkerProcess]) -> Iterator[Metric]:
+    enabled = GaugeMetricFamily(
+        "modelhub_batching_enabled", "1 when it may predict several requests together.", labels=_WORKER
+    )
+    most = GaugeMetricFamily("modelhub_batching_max_rows", "Rows of a batch at most.", labels=_WORKER)
+    for worker in workers:
+        if worker.batching:
+            enabled.add_metric(worker.labels, bool(worker.batching.get("enabled")))
+            most.add_metric(worker.labels, worker.batching.get("max_size", 0))
+    yield from (enabled, most)
 
 
 def _families(

@@ -65,6 +65,9 @@ class ModelVersion:
         self.streams = False
         self.load_seconds = 0.0
         self.replicas: list[Replica] = []
+        #: What every event of the log about it carries.
+        self.log_fields = {"model": self.name, "version": self.version}
+        self._log = logging.LoggerAdapter(log, self.log_fields)
         self._since = time.monotonic()
         self._resources = resources
         self._metadata: dict[str, Any] | None = None
@@ -231,7 +234,7 @@ class ModelVersion:
             await self._stop_replicas()
             self._fail(error.message)
         except Exception as error:
-            log.exception("loading %s failed in the gateway itself", self.label)
+            self._log.exception("loading %s failed in the gateway itself", self.label)
             await self._stop_replicas()
             self._fail(f"{type(error).__name__}: {error}")
 
@@ -327,7 +330,7 @@ class ModelVersion:
             except asyncio.TimeoutError:
                 continue
         if self.queued or self.in_flight:
-            log.warning("%s: %d requests were not answered in time", self.label, self.queued + self.in_flight)
+            self._log.warning("%s: %d requests were not answered in time", self.label, self.queued + self.in_flight)
 
     async def _stop_replicas(self) -> None:
         """Processes first, then the hold on the artifact; to the end, even if the caller is cancelled."""
@@ -367,18 +370,18 @@ class ModelVersion:
         self.restarts += 1
         self._resources.metrics.restarted(self, kind)
         when = f"in {delay:g} s" if delay else "at once"
-        log.warning("%s: its worker %s; the next one starts %s", replica.label, reason, when)
+        self._log.warning("%s: its worker %s; the next one starts %s", replica.label, reason, when)
 
     def replica_traceback(self, replica: Replica, text: str) -> None:
         """The traceback of a failed load, once: a later try that fails alike adds nothing."""
         if text and text != self._traceback:
             self._traceback = text
-            log.error("%s could not be loaded:\n%s", replica.label, text)
+            self._log.error("%s could not be loaded:\n%s", replica.label, text)
 
     def replica_failed(self, replica: Replica, reason: str) -> float | None:
         """Seconds after which it may try again, beside others; None: there are none, this version has failed."""
         if any(other.state in ("ready", "starting", "restarting") for other in self.replicas if other is not replica):
-            log.error("%s rests for %g s, other replicas go on: %s", replica.label, REPLICA_REST, reason)
+            self._log.error("%s rests for %g s, other replicas go on: %s", replica.label, REPLICA_REST, reason)
             return REPLICA_REST
         if self._first_ready is not None and not self._first_ready.done():
             self._first_ready.set_exception(LoadError(reason))
@@ -420,9 +423,9 @@ class ModelVersion:
         before, seconds = self.state, self.phase_seconds
         self.state, self.reason, self._since = to, reason, time.monotonic()
         if to is ModelState.FAILED:
-            log.error("%s FAILED while %s: %s", self.label, before.value, reason)
+            self._log.error("%s FAILED while %s: %s", self.label, before.value, reason)
         else:
-            log.debug("%s is %s after %.3f s of %s", self.label, to.value, seconds, before.value)
+            self._log.debug("%s is %s after %.3f s of %s", self.label, to.value, seconds, before.value)
         self._resources.metrics.state_changed(self, before, seconds)
         self._moved.set()
         self._resources.on_change(self)
@@ -449,6 +452,7 @@ class ModelVersion:
                     "restarts": replica.restarts,
                     "memory_private": replica.memory.private,
                     "memory_pss": replica.memory.pss,
+                    "batching": replica.batching,
                 }
                 for replica in self.replicas
             ],

@@ -1,7 +1,8 @@
 """A model's configuration as Triton's clients read it: `GET /v2/models/{m}/config` and gRPC's ModelConfig.
 
 perf_analyzer and tritonclient take from it the tensors' types and sizes. Our shapes hold the batch's dimension
-themselves, as the metadata's do, which Triton calls `max_batch_size: 0`; each request has one answer (`decoupled`).
+themselves, as the metadata's do, which Triton calls `max_batch_size: 0`. `decoupled`: over a gRPC stream a request has
+as many answers as the model yields; a worker says that its model streams once it is loaded.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ async def model_config(version: ModelVersion) -> dict[str, Any]:
         "input": [_tensor(each) for each in metadata["inputs"]],
         "output": [_tensor(each) for each in metadata["outputs"]],
         "instance_group": [{"name": version.name, "kind": kind, "count": version.entry.replicas}],
-        "model_transaction_policy": {"decoupled": False},
+        "model_transaction_policy": {"decoupled": version.streams},
     }
 
 

@@ -115,6 +115,7 @@ def _plan(
         threads=entry.threads,
         devices=entry.devices,
         timeout=entry.timeout,
+        load_timeout=entry.load_timeout,
         memory_limit=entry.limits.memory or 0,
         warmup=entry.warmup,
         credits=CREDITS_PER_SLOT * entry.limits.concurrency,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..config.quantities import format_duration
 from ..protocol.codec import Body
 from ..protocol.errors import LoadError, ServingError
 from ..protocol.journal import Journal
@@ -87,6 +88,7 @@ class ReplicaPlan:
     threads: int
     devices: tuple[str, ...]
     timeout: float
+    load_timeout: float
     memory_limit: int  # bytes; 0: none
     warmup: str
     credits: int
@@ -108,6 +110,8 @@ class Replica:
         self.memory = self.baseline = Memory()
         #: The model's own metrics as its worker told them last, in Prometheus' text format.
         self.own_metrics = b""
+        #: What its worker said last of batching: enabled, reason, max_size (rows), max_delay (seconds); or nothing yet.
+        self.batching: dict[str, Any] = {}
         self._asked: asyncio.Future[None] | None = None
         self._owner = owner
         self._dispatcher = dispatcher
@@ -206,7 +210,7 @@ class Replica:
         try:
             cwd.mkdir(parents=True)
             self._journal = Journal(str(journal_path), create=True)
-            output = OutputReader(self.label, output_log)
+            output = OutputReader(self.label, output_log, {"model": plan.spec.name, "version": plan.spec.version})
             self._peer = resources.channel.expect(token, self._receive)
             server = await resources.fork_servers.get(plan.environment)
             spec = self._spec(token, journal_path, cwd)
@@ -224,6 +228,7 @@ class Replica:
             self.state = "ready"
             self._owner.replica_ready(self, ready)
             self._dispatcher.attach(link)
+            self.ask_metrics()  # nobody waits: so that /status knows of batching before the first scrape
             exit_ = self._explained(await asyncio.shield(worker.exited))
             why = str(exit_)
             return exit_
@@ -250,7 +255,7 @@ class Replica:
             self._journal.close()
         self._answered = link.answered
         self.worker = self._link = self._peer = self._journal = None
-        self._take_metrics(b"")
+        self._take_metrics(StatsReply())
         if self._first_word.done() and not self._first_word.cancelled():
             self._first_word.exception()  # seen, even where nobody waits for it any more
         self._dispatcher.detach(link, begun, why)
@@ -288,10 +293,13 @@ class Replica:
 
     async def _wait_ready(self, worker: WorkerProcess) -> ReadyReply:
         either: set[asyncio.Future[Any]] = {self._first_word, worker.exited}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        seconds = self.plan.load_timeout
+        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         self._resources.channel.drain_all()
         if self._first_word.done():
             return self._first_word.result()
+        if not worker.exited.done():
+            raise LoadError(f"it was not loaded within {format_duration(seconds)} (load_timeout)")
         raise EndedEarly(self._explained(worker.exited.result()), "while it loaded the model")
 
     async def _warm(self, link: WorkerLink, ready: ReadyReply, worker: WorkerProcess) -> None:
@@ -346,17 +354,17 @@ class Replica:
                 self._first_word.set_exception(LoadError(message.message))
 
         elif isinstance(message, StatsReply):
-            self._take_metrics(message.metrics)
+            self._take_metrics(message)
 
     def ask_metrics(self) -> asyncio.Future[None]:
-        """Ask the worker for the model's own metrics; resolved when `own_metrics` is new, or the worker gone."""
+        """Ask the worker for the model's own metrics; resolved when they and `batching` are new, or the worker gone."""
         if self._asked is None:
             self._asked = asyncio.get_running_loop().create_future()
             self._send(StatsRequest(), b"")
         return self._asked
 
-    def _take_metrics(self, text: bytes) -> None:
-        self.own_metrics = text
+    def _take_metrics(self, said: StatsReply) -> None:
+        self.own_metrics, self.batching = said.metrics, said.stats.get("batching") or {}
         if self._asked is not None and not self._asked.done():
             self._asked.set_result(None)
         self._asked = None

@@ -2,8 +2,8 @@
 
 Errors are logged always (so many a second), every request at level debug.
 
-Called where a request ends. Neither payloads nor what may quote them is written: of an error that the client or the
-model made only its kind, of one that the gateway made its message too.
+Called where a request ends, over HTTP or gRPC. Neither payloads nor what may quote them is written: of an error that
+the client or the model made only its kind, of one that the gateway made its message too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 import logging
 import secrets
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 from aiohttp import web
 from multidict import istr
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from .model import ModelVersion
 
 log = logging.getLogger(__name__)
+
+#: Who asked: an HTTP request, or what is known of a gRPC call.
+Asker = Union[web.BaseRequest, "Caller"]
 
 TRACE_PARENT = istr("traceparent")
 
@@ -59,20 +62,34 @@ class _Quota:
 _quota = _Quota()
 
 
-def id_of(request: web.BaseRequest) -> str:
+class Caller:
+    """What a line and a trace say of a gRPC call."""
+
+    #: The client's `x-request-id`, and the one that the call was given because it came without.
+    known_id: str | None = None
+    given_id: str | None = None
+    trace_parent = ""
+    #: The name of the code with which the last request ended.
+    status = "OK"
+
+
+def id_of(request: Asker) -> str:
     """The client's `X-Request-Id`, else one that is given now and goes back with the answer."""
+    if isinstance(request, Caller):
+        if request.known_id is None and request.given_id is None:
+            request.given_id = secrets.token_hex(8)
+        return str(request.known_id or request.given_id)
     known = request_id(request) or request.get(GIVEN_ID)
     if known is None:
         known = request[GIVEN_ID] = secrets.token_hex(8)
     return str(known)
 
 
-def succeeded(
-    request: web.BaseRequest, version: ModelVersion, route: str, status: int, elapsed: int, reply: InferReply
-) -> None:
+def succeeded(request: Asker, version: ModelVersion, route: str, status: int, elapsed: int, reply: InferReply) -> None:
     """A request was answered in `elapsed` nanoseconds: a line at level debug, and a trace where one is wanted."""
     if tracing.tracer is not None:
-        tracing.record(version, route, _parent(request), request_id(request), status, elapsed, reply)
+        known = request.known_id if isinstance(request, Caller) else request_id(request)
+        tracing.record(version, route, _parent(request), known, _status(request, status), elapsed, reply)
     if not log.isEnabledFor(logging.DEBUG):
         return
     phases = {
@@ -88,16 +105,16 @@ def succeeded(
 
 
 def failed(
-    request: web.BaseRequest,
-    version: ModelVersion,
-    route: str,
-    status: int,
-    elapsed: int,
-    error: BaseException | None = None,
+    request: Asker, version: ModelVersion, route: str, status: int, elapsed: int, error: BaseException | InferReply
 ) -> None:
-    """A request ended with an error: a warning where it is ours or the model's, info where it is the client's."""
+    """A request ended with an error: a warning where it is ours or the model's, info where it is the client's.
+
+    `error`: what was raised, or the worker's reply with a status of its own.
+    """
     if tracing.tracer is not None:
-        tracing.record(version, route, _parent(request), id_of(request), status, elapsed, error=error)
+        code = error.code if isinstance(error, (ServingError, InferReply)) else type(error).__name__
+        ended = _status(request, status)
+        tracing.record(version, route, _parent(request), id_of(request), ended, elapsed, error=code, ours=status >= 500)
     level = logging.WARNING if status >= 500 else logging.DEBUG if status == CLIENT_GONE else logging.INFO
     if not log.isEnabledFor(level):
         return
@@ -110,13 +127,18 @@ def failed(
     log.log(level, "%s answered with %d: %s", version.label, status, _why(error), extra=fields)
 
 
-def _parent(request: web.BaseRequest) -> str:
-    return request.headers.get(TRACE_PARENT, "")
+def _parent(request: Asker) -> str:
+    return request.trace_parent if isinstance(request, Caller) else request.headers.get(TRACE_PARENT, "")
 
 
-def _why(error: BaseException | None) -> str:
-    if error is None:
-        return "the service's own statusCode"
+def _status(request: Asker, status: int) -> int | str:
+    """What the client was told: a status of HTTP, or the name of a gRPC code."""
+    return request.status if isinstance(request, Caller) else status
+
+
+def _why(error: BaseException | InferReply) -> str:
+    if isinstance(error, InferReply):
+        return error.code or "the service's own statusCode"
     if isinstance(error, ServingError):
         return f"{error.code}: {error.message}" if error.code in _OURS else error.code
     if isinstance(error, (asyncio.CancelledError, ConnectionError)):
@@ -124,7 +146,7 @@ def _why(error: BaseException | None) -> str:
     return type(error).__name__
 
 
-def _fields(request: web.BaseRequest, version: ModelVersion, route: str, status: int, elapsed: int) -> dict[str, Any]:
+def _fields(request: Asker, version: ModelVersion, route: str, status: int, elapsed: int) -> dict[str, Any]:
     return {
         "request_id": id_of(request),
         "model": version.name,

@@ -77,7 +77,7 @@ def _of_version(version: ModelVersion) -> dict[str, Any]:
             "cache_hit": nothing,
             "cache_miss": nothing,
         },
-        "batch_stats": [],
+        "batch_stats": stats.batch_stats.as_json(),
         "memory_usage": [{"type": "CPU", "id": 0, "byte_size": memory}] if version.replicas else [],
     }
 

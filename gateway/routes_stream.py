@@ -9,7 +9,6 @@ What goes wrong before the first event has its own HTTP status; after it, `data:
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from typing import TYPE_CHECKING
@@ -17,11 +16,13 @@ from typing import TYPE_CHECKING
 from aiohttp import hdrs, web
 from aiohttp.web_request import Request
 
-from ..protocol.codec import Body
-from ..protocol.errors import ServingError
+from ..protocol.errors import InvalidRequest, ServingError
 from ..protocol.messages import InferReply
-from .errors import status_of
+from . import request_log
+from .chunks import Chunk, Chunks
+from .errors import X_REQUEST_ID, status_of
 from .infer import answer, read_body, to_message
+from .request_log import id_of
 
 if TYPE_CHECKING:
     from .model import ModelVersion
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 #: Kinds of requests, as workers know them.
 STREAM, GENERATE, GENERATE_STREAM = "stream", "generate", "generate_stream"
-#: Bytes of events that a client may be behind; one that reads more slowly is let go.
-MAX_BEHIND = 16 << 20
 
 
 class StreamRoutes:
@@ -65,85 +64,70 @@ class StreamRoutes:
     async def _stream(self, request: Request, kind: str) -> web.StreamResponse:
         version = self._find(request)
         started = time.monotonic_ns()
-        message = to_message(request, version, kind, started / 1e9)
         try:
-            body = await read_body(request, self._max_body, message.deadline)
-            events = _Events()
-            events.asked = asyncio.ensure_future(version.infer(message, body, events.put))
-            events.asked.add_done_callback(lambda _: events.arrived.set())
+            message = to_message(request, version, kind, started / 1e9)
+            chunks = Chunks(version, message, await read_body(request, self._max_body, message.deadline))
             try:
-                response, reply = await _send(request, events)
+                response, end = await _send(request, chunks)
             finally:
-                events.asked.cancel()
+                chunks.close()
         except BaseException as error:
-            version.stats.fail(kind, status_of(error), time.monotonic_ns() - started)
+            _note(request, version, kind, started, error)
             raise
-        _count(version, kind, reply, time.monotonic_ns() - started)
+        _note(request, version, kind, started, end)
         return response
 
 
-def _count(version: ModelVersion, kind: str, reply: InferReply | None, elapsed: int) -> None:
-    if reply is not None and reply.status < 400:
-        version.stats.succeed(kind, reply.status or 200, elapsed, reply)
+def _note(request: Request, version: ModelVersion, kind: str, started: int, end: InferReply | BaseException) -> None:
+    """Count how it ended, and log it."""
+    elapsed = time.monotonic_ns() - started
+    status = (end.status or 200) if isinstance(end, InferReply) else status_of(end)
+    if isinstance(end, InferReply) and status < 400:
+        version.stats.succeed(kind, status, elapsed, end)
+        request_log.succeeded(request, version, kind, status, elapsed, end)
     else:
-        version.stats.fail(kind, reply.status if reply is not None else 500, elapsed)
+        version.stats.fail(kind, status, elapsed)
+        request_log.failed(request, version, kind, status, elapsed, end)
 
 
-class _Events:
-    """What the worker has sent and the client has not been given yet."""
-
-    def __init__(self) -> None:
-        self.arrived = asyncio.Event()
-        self.asked: asyncio.Future[tuple[InferReply, Body]]
-        self._waiting: list[bytes] = []
-        self._bytes = 0
-
-    def put(self, body: Body) -> None:
-        """Called by the dispatcher for every chunk."""
-        self._waiting.append(bytes(body))
-        self._bytes += len(self._waiting[-1])
-        self.arrived.set()
-        if self._bytes > MAX_BEHIND:
-            self.asked.cancel()
-
-    async def take(self) -> list[bytes]:
-        """Waits for events; [] when there will be no more."""
-        while not self._waiting and not self.asked.done():
-            self.arrived.clear()
-            await self.arrived.wait()
-        found, self._waiting, self._bytes = self._waiting, [], 0
-        return found
-
-
-async def _send(request: Request, events: _Events) -> tuple[web.StreamResponse, InferReply | None]:
-    first = await events.take()
-    if not first:
-        reply, body = await events.asked  # raises what the whole request failed with
+async def _send(request: Request, chunks: Chunks) -> tuple[web.StreamResponse, InferReply | ServingError]:
+    """The answer, and how it ended: what fails once the answer has begun is an event of it."""
+    found = await chunks.take()
+    if not found:
+        reply, body = await chunks.end()  # raises what the whole request failed with
         if reply.status >= 400:
-            response = web.Response(
-                body=bytes(body), status=reply.status, headers={hdrs.CONTENT_TYPE: reply.content_type}
-            )
-            return response, reply
+            headers = {hdrs.CONTENT_TYPE: reply.content_type}
+            return web.Response(body=bytes(body), status=reply.status, headers=headers), reply
+    events = _events(found)
     stream = web.StreamResponse(
-        headers={hdrs.CONTENT_TYPE: "text/event-stream", hdrs.CACHE_CONTROL: "no-cache", "X-Accel-Buffering": "no"}
+        headers={
+            hdrs.CONTENT_TYPE: "text/event-stream",
+            hdrs.CACHE_CONTROL: "no-cache",
+            "X-Accel-Buffering": "no",
+            X_REQUEST_ID: id_of(request),  # an error may still come
+        }
     )
     await stream.prepare(request)
-    while first:
-        await stream.write(b"".join(_event(body) for body in first))
-        first = await events.take()
-    last: InferReply | None = None
+    end: InferReply | ServingError
     try:
-        last, rest = await events.asked
-        if len(rest):
-            await stream.write(_event(bytes(rest)))
+        while events:
+            await stream.write(events)
+            events = _events(await chunks.take())
+        end, rest = await chunks.end()
+        events = _event(bytes(rest)) if len(rest) else b""
     except ServingError as error:
-        await stream.write(_event(json.dumps({"error": error.message}).encode()))
-    except asyncio.CancelledError:
-        if not events.asked.cancelled():
-            raise
-        await stream.write(_event(b'{"error":"the events were read too slowly"}'))
+        end, events = error, _event(json.dumps({"error": error.message}).encode())
+    if events:
+        await stream.write(events)
     await stream.write_eof()
-    return stream, last
+    return stream, end
+
+
+def _events(chunks: list[Chunk]) -> bytes:
+    """Raises InvalidRequest."""
+    if any(chunk.json_size is not None for chunk in chunks):
+        raise InvalidRequest("binary outputs cannot be streamed as events: leave binary_data_output out")
+    return b"".join(_event(chunk.body) for chunk in chunks)
 
 
 def _event(body: bytes) -> bytes:

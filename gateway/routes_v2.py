@@ -20,6 +20,9 @@ EXTENSIONS = ["binary_tensor_data", "generate", "model_configuration", "statisti
 #: And this where models can be loaded and unloaded too.
 REPOSITORY = "model_repository"
 
+#: And this over gRPC alone: the body of a REST request, where a client says its priority, is not read here.
+SCHEDULE_POLICY = "schedule_policy"
+
 _MODEL = "/v2/models/{model}"
 _VERSION = "/v2/models/{model}/versions/{version}"
 

@@ -202,6 +202,7 @@ def _announcer(url: str) -> Callable[[ModelVersion], None]:
             version.load_seconds,
             version.environment,
             version.python,
+            extra=version.log_fields,
         )
         line = curl(url, version)
         if line and version.name not in shown:

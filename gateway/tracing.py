@@ -29,13 +29,12 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
 #: None: nobody wants traces.
 tracer: Tracer | None = None
 _provider: TracerProvider | None = None
-#: What of OpenTelemetry's API a request needs: imported in `start`, not in the middle of a request.
+#: What of OpenTelemetry's API a request needs: imported in `use`, not in the middle of a request.
 _api = SimpleNamespace()
 
 
 def start() -> None:
     """Begin to export if the environment names a receiver; the standard OTEL_* variables hold (sampler, headers, …)."""
-    global tracer, _provider, _api
     if not any(os.environ.get(name) for name in _ENDPOINTS) or os.environ.get("OTEL_SDK_DISABLED", "") == "true":
         return
     try:
@@ -43,22 +42,30 @@ def start() -> None:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
-        from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
     except ImportError as error:
         log.warning("no traces are sent: %s; install the extra: pip install 'modelhub-serving[tracing]'", error)
         return
     attributes = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": "modelhub-serving"}
-    _provider = TracerProvider(resource=Resource.create(attributes))
-    _provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider = TracerProvider(resource=Resource.create(attributes))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    use(provider)
+    log.info("traces are sent to %s", next(os.environ[name] for name in reversed(_ENDPOINTS) if os.environ.get(name)))
+
+
+def use(provider: TracerProvider) -> None:
+    """Have this provider make the spans from now on, until `stop`."""
+    from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    global tracer, _provider, _api
+    _provider = provider
     _api = SimpleNamespace(
         propagator=TraceContextTextMapPropagator(),
         kind=SpanKind.SERVER,
         inside=set_span_in_context,
         failed=lambda code: Status(StatusCode.ERROR, code),
     )
-    tracer = _provider.get_tracer("modelhub.serving", __version__)
-    log.info("traces are sent to %s", next(os.environ[name] for name in reversed(_ENDPOINTS) if os.environ.get(name)))
+    tracer = provider.get_tracer("modelhub.serving", __version__)
 
 
 def stop() -> None:
@@ -74,12 +81,18 @@ def record(
     route: str,
     parent: str,
     request_id: str | None,
-    status: int,
+    status: int | str,
     elapsed: int,
     reply: InferReply | None = None,
-    error: BaseException | None = None,
+    *,
+    error: str = "",
+    ours: bool = False,
 ) -> None:
-    """The spans of one request that ends now, `elapsed` nanoseconds after it came. `parent`: its traceparent, or ""."""
+    """The spans of one request that ends now, `elapsed` nanoseconds after it came.
+
+    `parent`: its traceparent, or "". `status`: of HTTP, or the name of a gRPC code. `error`: what it ended with;
+    `ours`: not by the client's mistake.
+    """
     if tracer is None:
         return
     api = _api
@@ -91,15 +104,18 @@ def record(
         "modelhub.version": version.version,
         "modelhub.route": route,
         "modelhub.environment": version.environment,
-        "http.response.status_code": status,
     }
+    if isinstance(status, int):
+        attributes["http.response.status_code"] = status
+    else:
+        attributes |= {"rpc.system.name": "grpc", "rpc.response.status_code": status}
     if request_id is not None:
         attributes["modelhub.request_id"] = request_id
     if reply is not None:
         attributes |= {"modelhub.rows": reply.rows, "modelhub.batch": reply.batch}
     span = tracer.start_span(f"{route} {version.name}", context, kind=api.kind, attributes=attributes, start_time=began)
-    if status >= 500:
-        span.set_status(api.failed(getattr(error, "code", None)))
+    if ours:
+        span.set_status(api.failed(error))
     if reply is not None and span.is_recording():
         inside = api.inside(span)
         for name, start_ns, end_ns in _phases(reply, began, end):

@@ -1,4 +1,4 @@
-"""What a child process prints, taken line by line into the log with the model's name in front."""
+"""What a child process prints, taken into the log with the model's name in front: a line or a traceback per event."""
 
 from __future__ import annotations
 
@@ -7,23 +7,30 @@ import logging
 import os
 import time
 from collections import deque
+from collections.abc import Iterable, Mapping
 
-MAX_LINE = 4096  # characters of one line that reach the log
+from .output_events import Event, Events
+
 LINES_PER_SECOND = 200  # of one process; what is over is counted and said, not lost silently
 KEPT = 20  # last lines, for the reason of a failure
 
 
 class OutputReader:
-    """Reads one pipe until its end. Lives on the event loop; never blocks the writer for long."""
+    """Reads one pipe until its end. Lives on the event loop; never blocks the writer for long.
 
-    def __init__(self, label: str, logger: logging.Logger) -> None:
+    `label` says on each event whose words these are, `fields` are further ones of it (model, version).
+    """
+
+    def __init__(self, label: str, logger: logging.Logger, fields: Mapping[str, str] | None = None) -> None:
         self.label = label
         self.tail: deque[str] = deque(maxlen=KEPT)
         self._log = logger
+        self._extra = {**(fields or {}), "source": label}
         self._loop = asyncio.get_running_loop()
         self._reader, self.write_fd = os.pipe()
         os.set_blocking(self._reader, False)
-        self._partial = b""
+        self._events = Events()
+        self._timer: asyncio.TimerHandle | None = None
         self._second = 0
         self._lines = 0
         self._dropped = 0
@@ -46,31 +53,37 @@ class OutputReader:
         if not data:
             self.close()
             return
-        *lines, self._partial = (self._partial + data).split(b"\n")
-        if len(self._partial) > MAX_LINE * 4:
-            lines.append(self._partial)
-            self._partial = b""
-        for line in lines:
-            self._emit(line)
+        self._emit(self._events.feed(data, self._loop.time()))
+        self._wait()
 
-    def _emit(self, raw: bytes) -> None:
-        text = raw.decode("utf-8", "replace").rstrip()
-        if not text:
+    def _wait(self) -> None:
+        """Look again when what is not whole has waited for long enough."""
+        due = self._events.due
+        if due is None or (self._timer is not None and self._timer.when() <= due):
             return
-        if len(text) > MAX_LINE:
-            text = f"{text[:MAX_LINE]}… ({len(text) - MAX_LINE} more characters)"
-        self.tail.append(text)
-        second = int(time.monotonic())
-        if second != self._second:
-            self._report_dropped()
-            self._second, self._lines = second, 0
-        self._lines += 1
-        if self._lines > LINES_PER_SECOND:
-            if not self._dropped:
-                self._loop.call_later(1, self._report_dropped)
-            self._dropped += 1
-            return
-        self._log.info("%s", text, extra={"source": self.label})
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self._emit(self._events.expire(self._loop.time()))
+        self._wait()
+
+    def _emit(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self.tail.extend(event.text.splitlines()[-KEPT:])
+            second = int(time.monotonic())
+            if second != self._second:
+                self._report_dropped()
+                self._second, self._lines = second, 0
+            if self._lines >= LINES_PER_SECOND:
+                if not self._dropped:
+                    self._loop.call_later(1, self._report_dropped)
+                self._dropped += event.lines
+                continue
+            self._lines += event.lines
+            self._log.log(logging.WARNING if event.trace else logging.INFO, "%s", event.text, extra=self._extra)
 
     def _report_dropped(self) -> None:
         if self._dropped:
@@ -78,7 +91,7 @@ class OutputReader:
                 "%d more lines were printed than the %d per second that are logged",
                 self._dropped,
                 LINES_PER_SECOND,
-                extra={"source": self.label},
+                extra=self._extra,
             )
             self._dropped = 0
 
@@ -91,12 +104,11 @@ class OutputReader:
         self._loop.remove_reader(self._reader)
         try:
             while data := os.read(self._reader, 65536):
-                *lines, self._partial = (self._partial + data).split(b"\n")
-                for line in lines:
-                    self._emit(line)
+                self._emit(self._events.feed(data, self._loop.time()))
         except OSError:
             pass  # empty, or its writer lives on in a process that was left behind
         os.close(self._reader)
-        if self._partial:
-            self._emit(self._partial)
+        self._emit(self._events.end())
+        if self._timer is not None:
+            self._timer.cancel()
         self._report_dropped()

@@ -45,6 +45,8 @@ class InferRequest(Message):
     alone: bool = False  # retried after a worker's death: never in a batch with others
     probe: bool = False  # the model's own input example, before anyone else's: the warm-up
 
+    priority = 5  # never on the wire: 1 (first) to 9, who leaves the gateway's queue before whom
+
 
 @dataclass
 class CancelRequest(Message):
@@ -98,7 +100,8 @@ class LoadFailedReply(Message):
 
 @dataclass
 class InferReply(Message):
-    """The answer to one InferRequest. `status` is set only by a service's own `statusCode`."""
+    """The answer to one InferRequest. `status` is set by a service's own `statusCode`, or by a failure that the
+    worker says in the request's own form (`/invocations`, `:predict`, ModelHub's): then `code` says which."""
 
     type: ClassVar[str] = "infer_reply"
     carries_body: ClassVar[bool] = True
@@ -115,6 +118,7 @@ class InferReply(Message):
     rows: int = 1
     batch: int = 1  # requests predicted together with this one
     credits: int = 0  # as in ReadyReply, where the warm-up showed more; 0: as before
+    code: str = ""  # one of `errors.BY_CODE`, of a failure with a body of its own
 
     queue_ns = 0  # never on the wire: the gateway notes how long the request waited there
 
@@ -127,6 +131,7 @@ class ChunkReply(Message):
     carries_body: ClassVar[bool] = True
 
     id: int
+    json_size: Optional[int] = None  # as in InferReply
 
 
 @dataclass

@@ -6,6 +6,7 @@ interpreter; from `run` on they are alike.
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import random
@@ -90,6 +91,9 @@ def run(spec: WorkerSpec) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    # To the log: where a native library crashed, and, asked with SIGUSR1, where a load or a prediction hangs.
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
     process.set_title(title(spec))
     process.set_oom_score(OOM_SCORE)
     os.chdir(spec.cwd)

@@ -46,9 +46,7 @@ def run_stream(
         try:
             for item in items:
                 answer = model.encode(call, item)
-                if answer.json_size is not None:
-                    raise InvalidRequest("binary outputs cannot be streamed: leave binary_data_output out")
-                emit((ChunkReply(request.id), answer.body))
+                emit((ChunkReply(request.id, answer.json_size), answer.body))
                 chunks += 1
                 if cancelled():
                     raise Cancelled("the client went away")
@@ -61,7 +59,10 @@ def run_stream(
     except Exception as error:
         return runner.failure(request, error)
     runner.served += 1
-    return InferReply(id=request.id, predict_ns=time.monotonic_ns() - start, rows=max(chunks, 1)), b""
+    reply = InferReply(id=request.id, decode_ns=held.decode_ns, rows=call.rows)
+    reply.wait_ns = max(start - held.arrived - held.decode_ns, 0)
+    reply.predict_ns = time.monotonic_ns() - start
+    return reply, b""
 
 
 def model_items(model: ServedModel, call: Call) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,11 @@ from pydantic import ValidationError
 from modelhub.serving.config.entries import EntryDefaults, ModelSettings
 from modelhub.serving.config.fields import Section
 from modelhub.serving.config.problems import keys_of
+from modelhub.serving.config.reference import markdown
 from modelhub.serving.config.server import ServerSettings
 from modelhub.serving.config.settings import GroupSettings, Settings, json_schema
+
+ROOT = Path(__file__).parents[2]
 
 EXAMPLE = """\
 server: {host: 0.0.0.0, port: 8080, max_body: 64MiB}
@@ -87,8 +91,8 @@ def test_the_sections_have_the_keys_of_the_documentation() -> None:
         return " ".join(sorted(keys_of(section)))
 
     assert keys(EntryDefaults) == (
-        "batching devices env environment image limits model_type pdf pythonpath replicas retry start threads timeout "
-        "warmup"
+        "batching devices env environment image limits load_timeout model_type pdf pythonpath replicas retry start "
+        "threads timeout warmup"
     )
     assert keys_of(ModelSettings).keys() - keys_of(EntryDefaults).keys() == {
         *("name", "uri", "version", "service", "default", "follow", "pinned")
@@ -100,6 +104,11 @@ def test_the_sections_have_the_keys_of_the_documentation() -> None:
         "admin artifact_cache environments grpc_port host log max_body port pythons readiness readiness_strict "
         "shutdown_grace state_dir"
     )
+
+
+def test_the_reference_is_current() -> None:
+    """`modelhub schema --markdown > docs/configuration.md` makes it so."""
+    assert (ROOT / "docs/configuration.md").read_text(encoding="utf-8") == markdown()
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,8 @@ import matplotlib.pyplot as plt  # noqa: E402
 from gateway_process import Gateway  # noqa: E402
 from model_store import fixture_models  # noqa: E402
 from observed import LAZY, ask, configuration, kill, tensor  # noqa: E402
-from test_observability import prometheus, roll  # noqa: E402
+from prometheus_server import prometheus, scraping  # noqa: E402
+from test_observability import roll  # noqa: E402
 
 SECONDS = 60
 PANELS = (
@@ -128,7 +129,7 @@ def main() -> None:
         try:
             gateway.wait_live()
             gateway.wait_ready()
-            with prometheus(binaries, folder, gateway.url.removeprefix("http://"), rules) as server:
+            with prometheus(binaries, folder, scraping(gateway.url, rules)) as server:
                 server.wait_for("count(modelhub_model_ready == 1) == 10")
                 begin = time.time()
                 load(gateway, models, time.monotonic() + SECONDS)

@@ -65,6 +65,8 @@ def configuration(models: Path, folder: Path) -> dict[str, Any]:
             entry["timeout"] = "5s"
         if entry["name"] == "fragile":
             entry["retry"] = False
+        if entry["name"] == "iris":
+            entry["limits"] = {"memory": "2GiB"}
     entries.append({"name": "counting", "uri": str(save_counting_model(folder / "counting"))})
     lazy = []
     for name in LAZY:

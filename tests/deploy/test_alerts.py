@@ -55,10 +55,3 @@ def test_each_alert_has_its_section_in_the_operations_guide(deploy: Path) -> Non
         file, _, anchor = alert["annotations"]["runbook"].partition("#")
         assert (file, anchor) == ("docs/operations.md", alert["alert"].lower())
         assert anchor in headings, f"docs/operations.md has no section {alert['alert']}"
-
-
-def test_prometheus_of_the_compose_example(deploy: Path, prometheus_bin: Path, tmp_path: Path) -> None:
-    shutil.copy(deploy / "compose" / "prometheus.yaml", tmp_path)
-    shutil.copy(deploy / RULES, tmp_path)
-    done = promtool(prometheus_bin, "check", "config", str(tmp_path / "prometheus.yaml"))
-    assert done.returncode == 0, done.stdout + done.stderr

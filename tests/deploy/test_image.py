@@ -21,15 +21,24 @@ import yaml
 from observed import tensor
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 IMAGE = "localhost/modelhub-serving"
+BAKED = "localhost/modelhub-baked"
+#: What a container may not do, as a careful operator starts it.
+CONFINED = ("--read-only", "--read-only-tmpfs=false", "--cap-drop=ALL", "--security-opt=no-new-privileges")
+
+
+def build(*arguments: str) -> list[str]:
+    """Build an image (`build-image` says of what); the command line that runs podman."""
+    command = [str(HERE / "build-image"), str(ROOT / ".venvs" / "podman"), *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return shlex.split(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="session")
 def podman() -> Callable[..., str]:
     """Runs podman, once the image is built; returns what it printed."""
-    folder = HERE.parents[1] / ".venvs" / "podman"
-    done = subprocess.run([str(HERE / "build-image"), str(folder)], stdout=subprocess.PIPE, text=True, check=True)
-    prefix = shlex.split(done.stdout.splitlines()[-1])
+    prefix = build()
 
     def run(*arguments: str, check: bool = True, errors: bool = False) -> str:
         done = subprocess.run([*prefix, *arguments], capture_output=True, text=True, check=False)
@@ -49,9 +58,7 @@ class Container:
             self.port = int(probe.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
         settings = ("--server.host=127.0.0.1", f"--server.port={self.port}", "--server.admin=same", *arguments)
-        common = ("--read-only", "--read-only-tmpfs=false", "--network=host", "--cap-drop=ALL")
-        secure = "--security-opt=no-new-privileges"
-        self.name = podman("run", "-d", *common, secure, *options, IMAGE, *settings).strip()
+        self.name = podman("run", "-d", *CONFINED, "--network=host", *options, IMAGE, *settings).strip()
 
     def get(self, path: str, body: Any = None) -> tuple[int, Any]:
         data = None if body is None else json.dumps(body).encode()
@@ -191,6 +198,50 @@ def test_a_changed_file_is_read_again(
             assert time.monotonic() < deadline, served.podman("logs", watcher, errors=True)
     finally:
         served.podman("rm", "-f", "-t", "0", watcher)
+
+
+@pytest.mark.timeout(900)
+def test_baked_environments_are_found_without_a_network(
+    podman: Callable[..., str], readable: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Built into the image, in a folder that cannot be written, on an empty volume; nothing but loopback."""
+    model = readable("identity")
+    context = tmp_path / "context"
+    for line in (ROOT / "deploy" / "Dockerfile.dockerignore").read_text().splitlines():
+        source = ROOT / line.removeprefix("!")
+        if line.startswith("!") and source.is_dir():
+            shutil.copytree(source, context / source.name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        elif line.startswith("!") and source.is_file():
+            (context / source.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, context / source.relative_to(ROOT))
+    entry = {"name": "mine", "uri": "/models/identity", "environment": "isolated"}
+    (context / "my-models.yaml").write_text(yaml.safe_dump({"models": [entry]}))
+    mounted = ("-v", f"{model}:/models/identity:ro")
+    build(BAKED, str(context), "--target=baked", "--build-arg=CONFIG=my-models.yaml", *mounted)
+    inside = "import json, urllib.request as r; print(r.urlopen('http://127.0.0.1:8080{}', {}, 30).read().decode())"
+    ask = ("python", "-c", inside.format("/v2/models/mine/infer", json.dumps(tensor([[1.0, 2.0]])).encode()))
+    name = podman("run", "-d", *CONFINED, "--network=none", *mounted, BAKED).strip()
+    try:
+        deadline = time.monotonic() + 120
+        while "true" not in podman("exec", name, "python", "-c", inside.format("/v2/health/ready", None), check=False):
+            assert time.monotonic() < deadline, podman("logs", name, errors=True)
+        assert json.loads(podman("exec", name, *ask))["outputs"][0]["data"] == [1.0, 2.0]
+        (found,) = json.loads(podman("exec", name, "modelhub", "status", "--json"))["models"]
+        assert found["environment"] != "shared"
+        (place,) = podman("exec", name, "sh", "-c", "readlink /var/lib/modelhub/environments/*").split()
+        assert place.startswith("/opt/modelhub-baked/environments/")
+        compiled = podman("exec", name, "find", place, "-name", "*.pyc", "-path", "*/mlflow/*")
+        assert len(compiled.splitlines()) > 100
+        assert "building" not in podman("logs", name, errors=True)
+    finally:
+        podman("rm", "-f", "-v", "-t", "0", name, check=False)
+
+
+@pytest.mark.timeout(120)
+def test_a_model_is_named_by_a_variable(container: Callable[..., Container], readable: Callable[[str], Path]) -> None:
+    served = container("-v", f"{readable('identity')}:/models/mine:ro", "-e", "MODEL_URI=/models/mine")
+    served.wait_ready()
+    assert served.get("/v2/models")[1] == {"models": ["default-model"]}
 
 
 def test_nothing_to_serve_says_what_to_do(podman: Callable[..., str]) -> None:

@@ -3,84 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import socket
 import subprocess
+import sys
 import time
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from gateway_process import Gateway
 from observed import ask, configuration, kill, traffic
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_server import prometheus, scraping
 
 Values = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Prometheus:
-    """A running server that scrapes one gateway each second."""
-
-    def __init__(self, url: str, process: subprocess.Popen[bytes]) -> None:
-        self.url = url
-        self.process = process
-
-    def query(self, text: str) -> list[dict[str, Any]]:
-        query = urllib.parse.urlencode({"query": text})
-        with urllib.request.urlopen(f"{self.url}/api/v1/query?{query}", timeout=10) as answer:
-            return list(json.loads(answer.read())["data"]["result"])
-
-    def wait_for(self, text: str, seconds: float = 30) -> list[dict[str, Any]]:
-        """What the query returns as soon as it returns something."""
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                found = self.query(text)
-            except OSError:
-                found = []
-            if found:
-                return found
-            assert time.monotonic() < deadline, f"{text} returns nothing"
-            try:
-                self.process.wait(0.2)
-            except subprocess.TimeoutExpired:
-                continue
-            raise AssertionError("Prometheus has ended")
-
-
-@contextmanager
-def prometheus(binaries: Path, folder: Path, target: str, rules: Path) -> Iterator[Prometheus]:
-    config = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-        "rule_files": [str(rules)],
-        "scrape_configs": [{"job_name": "modelhub", "static_configs": [{"targets": [target]}]}],
-    }
-    (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
-    port = free_port()
-    command = [
-        str(binaries / "prometheus"),
-        f"--config.file={folder / 'prometheus.yaml'}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]
-    with (folder / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        yield Prometheus(f"http://127.0.0.1:{port}", process)
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @pytest.fixture(scope="module")
@@ -113,14 +51,37 @@ def roll(gateway: Gateway, model: str, uri: Path) -> None:
     gateway.wait_log(f"{model} is now served by version")
 
 
+def of_the_guide(deploy: Path, language: str) -> list[str]:
+    """The fenced blocks of docs/operations.md that are written in this language."""
+    guide = (deploy.parent / "docs" / "operations.md").read_text()
+    return [str(found) for found in re.findall(rf"^```{language}\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)]
+
+
+def test_every_command_of_the_guide_runs(observed: Gateway, deploy: Path, tmp_path: Path) -> None:
+    """As on call: beside a gateway in which something has happened. Those of Kubernetes need a cluster."""
+    traffic(observed)
+    kill(observed)
+    place = {"URL": observed.url, "ADMIN": observed.admin_url, "MODEL": "fragile"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    for block in of_the_guide(deploy, "sh"):
+        script = "\n".join(line for line in block.splitlines() if not line.startswith(("kubectl", "export")))
+        (tmp_path / "log").write_text(observed.log())
+        command = ["bash", "-euo", "pipefail", "-c", script]
+        done = subprocess.run(
+            command, env={**place, "PATH": path}, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}"
+        assert not done.stderr, done.stderr
+    observed.wait_log("most recent call first")
+
+
 @pytest.mark.timeout(300)
 def test_every_query_of_the_dashboard_returns_data(
     observed: Gateway, models: Path, deploy: Path, prometheus_bin: Path, tmp_path: Path
 ) -> None:
     files = deploy / "helm" / "modelhub-serving" / "files"
     panels = json.loads((files / "dashboard.json").read_text())["panels"]
-    target = observed.url.removeprefix("http://")
-    with prometheus(prometheus_bin, tmp_path, target, files / "alerts.yaml") as server:
+    with prometheus(prometheus_bin, tmp_path, scraping(observed.url, files / "alerts.yaml")) as server:
         server.wait_for("count(modelhub_model_ready == 1) == 10")
         traffic(observed)
         kill(observed)
@@ -133,6 +94,8 @@ def test_every_query_of_the_dashboard_returns_data(
                 for series in server.wait_for(text):
                     labels = set(re.findall(r"{{(\w+)}}", query["legendFormat"]))
                     assert labels <= set(series["metric"]), f"{panel['title']}: the legend names {labels}"
+        for text in of_the_guide(deploy, "promql"):
+            assert server.wait_for(text), text
         assert server.query('ALERTS{alertname="ModelHubGatewayAbsent"}') == []
         assert server.wait_for("modelhub:error_ratio:rate5m > 0")
 
@@ -174,6 +137,26 @@ def test_an_overload_shows(observed: Gateway) -> None:
     assert value(after, "modelhub_requests_total", **refused) > value(before, "modelhub_requests_total", **refused)
     assert value(after, "modelhub_queue_limit", model="slow") == 2
     assert value(after, "modelhub_request_phase_seconds_sum", model="slow", phase="queue") > 0.1
+
+
+def test_batching_shows(observed: Gateway) -> None:
+    found = scrape(observed)
+    for model, enabled in (("iris", 1), ("identity", 0)):
+        assert value(found, "modelhub_batching_enabled", model=model, version="1", replica="0") == enabled
+        assert value(found, "modelhub_batching_max_rows", model=model) == 64
+    (said,) = [each for each in observed.get("/status").json()["models"] if each["name"] == "iris"]
+    assert said["replicas"][0]["batching"]["reason"] == "mlflow_sklearn is row-wise"
+
+
+def test_the_models_own_traceback_is_one_object_of_the_log(observed: Gateway) -> None:
+    assert ask(observed, "faulty") == 500
+    observed.wait_log("raises_in_predict.py")
+    traces = [json.loads(line) for line in observed.log().splitlines() if "Traceback" in line]
+    assert traces
+    for event in traces:
+        assert (event["model"], event["version"], event["level"]) == ("faulty", "1", "warning")
+        assert event["message"].startswith("Traceback (most recent call last):\n")
+        assert event["message"].splitlines()[-1].startswith("ValueError: ")
 
 
 def test_a_roll_shows(observed: Gateway, models: Path) -> None:

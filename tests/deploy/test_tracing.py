@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,24 @@ class Receiver:
     def named(self, name: str) -> list[Span]:
         return [span for _, span in self.spans if span.name == name]
 
+    def check_phases(self, request: Span) -> None:
+        """Its phases lie inside it, one after the other, and those of the worker inside the worker's span."""
+        ours, places = {request.span_id}, {}
+        for _, span in sorted(self.spans, key=lambda each: (each[1].start_time_unix_nano, each[1].name != "worker")):
+            if span.span_id in ours or span.parent_span_id in ours:
+                ours.add(span.span_id)
+                places[span.name] = (span.start_time_unix_nano, span.end_time_unix_nano)
+        begin, end = places.pop(request.name)
+        worker = places.pop("worker")
+        steps = sorted(places.items(), key=lambda each: each[1])
+        assert [name for name, _ in steps if name != "batch wait"] == ["queue", "decode", "predict", "encode"]
+        assert begin == places["queue"][0]
+        assert places["queue"][1] <= worker[0] <= worker[1] <= end
+        for (_, before), (_, after) in pairwise(steps):
+            assert before[0] <= before[1] <= after[0] <= after[1]
+        inside = [place for name, place in steps if name != "queue"]
+        assert (inside[0][0], inside[-1][1]) == worker
+
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
@@ -71,6 +91,7 @@ def attributes(span: Span) -> dict[str, object]:
 
 def test_a_request_is_a_trace(gateway: Callable[..., Gateway], models: Path, receiver: Receiver) -> None:
     entries = [{"name": name, "uri": str(models / name)} for name in ("identity", "raises_in_predict")]
+    entries.append({"name": "batched", "uri": str(models / "slow_predict"), "batching": {"enabled": True}})
     traced = gateway({"models": entries}, env={"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url})
     traced.wait_ready()
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Request-Id": "abc-1"}
@@ -78,6 +99,8 @@ def test_a_request_is_a_trace(gateway: Callable[..., Gateway], models: Path, rec
     unsampled = {"traceparent": f"00-{TRACE[::-1]}-{PARENT}-00"}
     assert traced.post("/v2/models/identity/infer", tensor([[1.0, 2.0]]), unsampled).status == 200
     assert ask(traced, "raises_in_predict") == 500
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: ask(traced, "batched", tensor([[50.0, 0.0]])), range(24))) == {200}
     traced.stop()
 
     (span,) = receiver.named("infer identity")
@@ -90,11 +113,12 @@ def test_a_request_is_a_trace(gateway: Callable[..., Gateway], models: Path, rec
         "abc-1",
     )
     assert known["http.response.status_code"] == 200
-    children = [each for _, each in receiver.spans if each.parent_span_id == span.span_id]
-    assert {"queue", "worker", "decode", "predict", "encode"} <= {each.name for each in children}
-    for child in children:
-        assert span.start_time_unix_nano <= child.start_time_unix_nano <= child.end_time_unix_nano
-        assert child.end_time_unix_nano <= span.end_time_unix_nano
+    receiver.check_phases(span)
+    requests = receiver.named("infer batched")
+    assert len(requests) == 24
+    assert max(int(str(attributes(each)["modelhub.batch"])) for each in requests) > 2
+    for each in requests:
+        receiver.check_phases(each)
 
     (failed,) = receiver.named("infer raises_in_predict")
     assert failed.status.code == Status.STATUS_CODE_ERROR

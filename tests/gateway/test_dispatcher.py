@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from modelhub.serving.gateway.dispatcher import Dispatcher, WorkerLink
+from modelhub.serving.gateway.waiting_line import LEVELS, USUAL, priority_of
 from modelhub.serving.protocol.errors import DeadlineExceeded, InvalidRequest, QueueFull, ServingError, WorkerLost
 from modelhub.serving.protocol.messages import CancelRequest, ErrorReply, InferReply, InferRequest
 
@@ -39,9 +40,10 @@ def dispatcher(limit: int = 10, *, retry: bool = True) -> Dispatcher:
     return Dispatcher("test/1", limit=limit, retry=retry)
 
 
-def ask(target: Dispatcher, seconds: float = 0.0) -> asyncio.Task[Any]:
-    deadline = time.monotonic() + seconds if seconds else 0.0
-    return asyncio.ensure_future(target.submit(InferRequest(id=0, deadline=deadline), b"body"))
+def ask(target: Dispatcher, seconds: float = 0.0, priority: int = USUAL) -> asyncio.Task[Any]:
+    request = InferRequest(id=0, deadline=time.monotonic() + seconds if seconds else 0.0)
+    request.priority = priority
+    return asyncio.ensure_future(target.submit(request, b"body"))
 
 
 async def turn() -> None:
@@ -68,6 +70,54 @@ async def test_a_worker_holds_its_credits_and_the_rest_waits() -> None:
     worker.answer(worker.got[3])
     assert [(await task)[1] for task in tasks] == [b"yes"] * 4
     await target.drained()
+
+
+async def test_priorities_first_and_within_them_who_came_first() -> None:
+    target = dispatcher(limit=100)
+    worker = Worker(target, credits=1)
+    levels = [USUAL, 9, 1, USUAL, 3, 1, 9, 3, USUAL]
+    tasks = [ask(target, priority=level) for level in (USUAL, *levels)]
+    await turn()
+    leaving = ask(target, priority=1)
+    await turn()
+    leaving.cancel()
+    await turn()
+    assert target.queued == len(levels)
+    for _ in levels:
+        worker.answer(worker.got[-1])
+        await turn()
+    worker.answer(worker.got[-1])
+    await asyncio.gather(*tasks)
+    assert [request.priority for request in worker.got[1:]] == sorted(levels)
+    numbers = [request.id for request in worker.got]
+    for level in set(levels):
+        of_level = [request.id for request in worker.got[1:] if request.priority == level]
+        assert of_level == sorted(of_level), "in the order of their arrival"
+    assert len(numbers) == len(set(numbers))
+    await target.drained()
+
+
+async def test_what_comes_back_from_a_dead_worker_goes_before_its_equals() -> None:
+    target = dispatcher()
+    first = Worker(target, credits=2)
+    tasks = [ask(target, priority=level) for level in (USUAL, 9, USUAL, 1)]
+    await turn()
+    was_held = [request.id for request in first.got]
+    target.detach(first.link, (), "was killed")
+    second = Worker(target, credits=4)
+    assert [request.priority for request in second.got] == [1, USUAL, USUAL, 9]
+    assert [request.id for request in second.got][1:4:2] == was_held
+    for request in second.got:
+        second.answer(request)
+    await asyncio.gather(*tasks)
+
+
+def test_priorities_as_clients_write_them() -> None:
+    written = {"1": 1, "9": LEVELS, "10": LEVELS, "4000000000": LEVELS, "0": USUAL, "007": 7}
+    assert {text: priority_of(text) for text in written} == written
+    for text in ("", "-1", "1.5", "high", "\u0661", "1" * 50, " 1"):
+        with pytest.raises(InvalidRequest, match="x-request-priority"):
+            priority_of(text)
 
 
 async def test_an_error_reply_is_raised() -> None:
@@ -171,7 +221,7 @@ async def test_every_request_is_answered_once_whatever_happens(seed: int) -> Non
         what = chance.random()
         worker = chance.choice(workers)
         if what < 0.5:
-            tasks.append(ask(target, chance.choice([0, 0.001, 5])))
+            tasks.append(ask(target, chance.choice([0, 0.001, 5]), chance.choice([1, USUAL, USUAL, 9])))
         elif what < 0.8 and worker.link.held:
             worker.answer(chance.choice([pending.request for pending in worker.link.held.values()]))
         elif what < 0.85:

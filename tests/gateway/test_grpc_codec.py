@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from v2_client import CODES, Tensor, pack
 
-from modelhub.serving.gateway.grpc_codec import is_raw, to_response, to_wire
+from modelhub.serving.gateway import grpc_codec
+from modelhub.serving.gateway.grpc_codec import is_raw, respond, to_response, to_wire
 from modelhub.serving.gateway.grpc_generated import open_inference_pb2 as pb
 from modelhub.serving.protocol.errors import InvalidRequest, NotSupported, ServingError
 from modelhub.serving.protocol.v2 import OutputTensor, build_response, parse_request
@@ -51,13 +52,13 @@ def message(tensor: Tensor, *, raw: bool) -> pb.ModelInferRequest:
 def test_requests_become_the_binary_form(tensor: Tensor, raw: bool) -> None:
     raw = raw or tensor.datatype == "FP16"
     request = pb.ModelInferRequest.FromString(message(tensor, raw=raw).SerializeToString())
+    assert is_raw(request) is raw
     body, size = to_wire(request)
     parsed = parse_request(body, size)
     [found] = parsed.inputs
     assert (found.name, found.datatype, found.shape, parsed.id) == ("x", tensor.datatype, tensor.shape, "7")
     assert bytes(found.raw or b"") == pack(tensor.datatype, tensor.data)
     assert parsed.wants_binary(None)
-    assert is_raw(request) is raw
 
 
 @given(st.lists(tensors(), max_size=4), st.booleans())
@@ -78,6 +79,45 @@ def test_answers_become_messages(outputs: list[Tensor], raw: bool) -> None:
             assert pack(each.datatype, list(getattr(found.contents, FIELDS[each.datatype]))) == pack(
                 each.datatype, each.data
             )
+
+
+@given(st.lists(tensors(), min_size=1, max_size=4))
+def test_what_was_translated_before_gives_the_same_again(given_: list[Tensor]) -> None:
+    messages = [message(each, raw=True) for each in given_]
+    for request in messages:
+        request.id = ""
+    fresh = []
+    for request in messages:
+        grpc_codec._texts.clear()
+        fresh.append(to_wire(pb.ModelInferRequest.FromString(request.SerializeToString())))
+    for _ in range(2):
+        assert [to_wire(pb.ModelInferRequest.FromString(each.SerializeToString())) for each in messages] == fresh
+    for each in given_:
+        raw = pack(each.datatype, each.data)
+        body, size = build_response("m", [OutputTensor("y", each.datatype, each.shape, raw=raw)], model_version="3")
+        expected = to_response(body, size, raw=True)
+        for _ in range(2):
+            assert pb.ModelInferResponse.FromString(respond(body, size, raw=True)) == expected
+
+
+def test_few_translations_are_kept_and_none_with_an_id() -> None:
+    grpc_codec._texts.clear()
+    grpc_codec._heads.clear()
+    for number in range(2 * grpc_codec.KEPT + 10):
+        request = message(Tensor("FP32", [1], [1.0]), raw=True)
+        request.id = "" if number % 2 else "q"
+        request.inputs[0].name = f"x{number}"
+        to_wire(request)
+        identity = "q" if number % 2 else None
+        body, size = build_response(f"m{number}", [OutputTensor("y", "FP32", [0], raw=b"")], request_id=identity)
+        respond(body, size, raw=True)
+        assert len(grpc_codec._texts) <= grpc_codec.KEPT
+        assert len(grpc_codec._heads) <= grpc_codec.KEPT
+    assert (len(grpc_codec._texts), len(grpc_codec._heads)) == (5, 5)
+    large = message(Tensor("FP32", [1], [1.0]), raw=True)
+    large.id, large.inputs[0].name = "", "x" * grpc_codec.MAX_KEPT
+    to_wire(large)
+    assert len(grpc_codec._texts) == 5
 
 
 @given(st.binary(max_size=400))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import queue
 import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,9 @@ def code_of(call: Callable[[], Any]) -> tuple[str, str]:
 def test_server(ask: Call, shared_gateway: Gateway) -> None:
     assert ask("ServerLive").live
     assert ask("ServerReady").ready
-    assert MessageToDict(ask("ServerMetadata")) == shared_gateway.get("/v2").json()
+    rest, metadata = shared_gateway.get("/v2").json(), MessageToDict(ask("ServerMetadata"))
+    assert set(metadata.pop("extensions")) == {*rest.pop("extensions"), "schedule_policy"}
+    assert metadata == rest
 
 
 @pytest.mark.parametrize("model", ["iris", "pair", "datatypes", "echo"])
@@ -161,9 +165,9 @@ def slow(models: Path, module_gateway: Callable[..., Gateway]) -> Gateway:
 MILLISECONDS = 1500.0
 
 
-def slow_request() -> dict[str, Any]:
+def slow_request(milliseconds: float = MILLISECONDS) -> dict[str, Any]:
     matrix = {"name": "input-0", "shape": [1, 1], "datatype": "FP32"}
-    return {"model_name": "slow_predict", "inputs": [matrix], "raw_input_contents": [struct.pack("<f", MILLISECONDS)]}
+    return {"model_name": "slow_predict", "inputs": [matrix], "raw_input_contents": [struct.pack("<f", milliseconds)]}
 
 
 def in_flight(gateway: Gateway) -> int:
@@ -188,6 +192,64 @@ def test_a_deadline_in_the_metadata(slow: Gateway) -> None:
             code_of(lambda: call(data, timeout=30, metadata=[("x-request-timeout", "soon")]))[0] == "INVALID_ARGUMENT"
         )
         until(lambda: in_flight(slow) == 0, 20, "the worker is free again")
+
+
+def test_a_deadline_in_a_parameter(slow: Gateway) -> None:
+    """Triton's `timeout`, in microseconds: the worker keeps it, so one that waits is answered when it is its turn."""
+    with grpc.insecure_channel(slow.grpc_url) as channel:
+        ask = asking(channel)
+        timeout = {"timeout": pb.InferParameter(int64_param=1)}
+        code, message = code_of(lambda: ask("ModelInfer", parameters=timeout, **slow_request()))
+        assert (code, "deadline" in message) == ("DEADLINE_EXCEEDED", True)
+
+
+def test_priority_goes_first_in_the_queue(slow: Gateway) -> None:
+    """By Triton's parameter and by our metadata over gRPC, by a header over REST; the worker holds two requests."""
+    order: queue.SimpleQueue[str] = queue.SimpleQueue()
+    request = slow_request(60.0)
+    with grpc.insecure_channel(slow.grpc_url) as channel, ThreadPoolExecutor() as threads:
+        call = channel.unary_unary(f"{SERVICE}/ModelInfer")
+
+        def over_grpc(name: str, priority: int = 0, ms: float = 60.0, **options: Any) -> None:
+            message = pb.ModelInferRequest(**slow_request(ms))
+            if priority:
+                message.parameters["priority"].uint64_param = priority
+            future = call.future(message.SerializeToString(), timeout=30, **options)
+            future.add_done_callback(lambda done: order.put(f"{name} {done.code().name}"))
+
+        def over_rest(name: str, priority: str) -> None:
+            data = [{**request["inputs"][0], "data": [60.0]}]
+            headers = {"X-Request-Priority": priority, "Content-Type": "application/json"}
+            answer = slow.post("/v2/models/slow_predict/infer", json.dumps({"inputs": data}).encode(), headers)
+            order.put(f"{name} {answer.status}")
+
+        expected = ["second 200", "third OK", "fourth OK", "usual OK", "usual too OK", "last 200"]
+        waiting: list[Callable[[], Any]] = [
+            lambda: over_grpc("usual"),
+            lambda: threads.submit(over_rest, "last", "1000"),
+            lambda: over_grpc("third", 3),
+            lambda: over_grpc("fourth", metadata=[("x-request-priority", "4")]),
+            lambda: over_grpc("usual too"),
+            lambda: threads.submit(over_rest, "second", "2"),
+        ]
+        for name in ("held", "held too"):
+            over_grpc(name, 9, 400.0)
+        until(lambda: in_flight(slow) == 2, 20, "the worker has what it takes")
+        for number, begin in enumerate(waiting, 3):
+            begin()
+            until(lambda number=number: in_flight(slow) == number, 20, "it waits")  # type: ignore[misc]
+        found = [order.get(timeout=30) for _ in range(8)]
+    assert set(found[:2]) == {"held OK", "held too OK"}
+    assert found[2:] == expected
+
+
+@pytest.mark.parametrize("level", ["high", "-1", "1.5", "\u0661", ""])
+def test_priorities_that_are_none(slow: Gateway, level: str) -> None:
+    request = {**slow_request(1.0)["inputs"][0], "data": [1.0]}
+    body = json.dumps({"inputs": [request]}).encode()
+    headers = {"X-Request-Priority": level.encode("unicode_escape").decode(), "Content-Type": "application/json"}
+    answer = slow.post("/v2/models/slow_predict/infer", body, headers)
+    assert (answer.status, "x-request-priority" in answer.json()["error"]) == (400, True)
 
 
 def test_cancelled_calls_leave_the_queue(slow: Gateway) -> None:
@@ -233,7 +295,7 @@ def test_without_control_here(models: Path, gateway: Callable[..., Gateway]) -> 
         ask = asking(channel)
         assert code_of(lambda: ask("RepositoryModelLoad", model_name="pair"))[0] == "UNIMPLEMENTED"
         assert "model_repository" not in ask("ServerMetadata").extensions
-        assert running.get("/v2").json()["extensions"] == list(ask("ServerMetadata").extensions)
+        assert {*running.get("/v2").json()["extensions"], "schedule_policy"} == set(ask("ServerMetadata").extensions)
 
 
 def test_a_port_that_is_taken(slow: Gateway, tmp_path: Path) -> None:

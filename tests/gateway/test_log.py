@@ -77,6 +77,17 @@ def test_text_for_people() -> None:
     assert second.split()[1:] == ["INFO", "[iris/3]", "step", "1", "of", "3"]
 
 
+def test_a_model_is_named_once_in_a_line_for_people() -> None:
+    stream = io.StringIO()
+    configure("info", "text", stream)
+    fields = {"model": "iris", "version": "3"}
+    log.info("iris/3 is ready", extra=fields)
+    log.info("step 1", extra={**fields, "source": "iris/3#1"})
+    first, second = stream.getvalue().splitlines()
+    assert first.endswith("gateway.model iris/3 is ready")
+    assert second.endswith("[iris/3#1] step 1")
+
+
 def test_colours_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     for stream, expected in ((Terminal(), True), (io.StringIO(), False)):
         configure("info", "text", stream)

@@ -54,6 +54,26 @@ async def test_requests_and_their_phases() -> None:
         assert found[key("modelhub_request_phase_seconds_bucket", **IRIS, phase="predict", le=bound)] == count
 
 
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/v2/models/iris/infer", "infer"),
+        ("/v2/models/iris/infer_stream", "stream"),
+        ("/v2/models/iris/generate", "generate"),
+        ("/v2/models/iris/generate_stream", "generate_stream"),
+        ("/v1/models/iris:predict", "v1_predict"),
+        ("/models/iris/invocations", "invocations"),
+        ("/invocations", "invocations"),
+    ],
+)
+async def test_every_route_has_its_label(path: str, route: str) -> None:
+    async with serving(Model()) as front:
+        assert (await front.request("POST", path, b"{}")).status == 200
+        found = await samples(front)
+    asked = {dict(labels)["route"] for name, labels in found if name == "modelhub_requests_total"}
+    assert asked == {route}
+
+
 async def test_state_queue_and_what_happened_to_workers() -> None:
     model = Model()
     async with serving(model) as front:

@@ -97,6 +97,7 @@ class Stage:
             "threads": 1,
             "devices": (),
             "timeout": 5.0,
+            "load_timeout": 60.0,
             "memory_limit": 0,
             "warmup": "fail",
             "credits": 2,
@@ -181,6 +182,13 @@ async def test_an_example_that_does_not_end_fails_the_load_even_with_warn(
     path = with_example(models / "hangs_forever", stage.folder / "model", 666)
     replica = stage.replica(path, warmup="warn", timeout=0.5)
     await stage.owner.until("failed: its own input example was not answered within 0.5 s")
+    assert not stage.left()
+    assert replica.state == "failed"
+
+
+async def test_a_load_that_does_not_end_is_ended(stage: Stage, models: Path) -> None:
+    replica = stage.replica(models / "slow_load", load_timeout=0.5)
+    await stage.owner.until("failed: it was not loaded within 500ms (load_timeout)")
     assert not stage.left()
     assert replica.state == "failed"
 

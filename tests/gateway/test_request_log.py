@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 import pytest
+from gateway_process import Gateway
 from http_front import Model, echo, serving
 
 from modelhub.serving.gateway import request_log
@@ -36,6 +37,10 @@ async def refusing(request: InferRequest, body: Any) -> tuple[InferReply, Any]:
     return InferReply(id=0, status=422), b'{"message": "the-payload"}'
 
 
+async def failing_in_its_form(request: InferRequest, body: Any) -> tuple[InferReply, Any]:
+    return InferReply(id=0, status=400, code="invalid_request"), b'{"error_code": "X", "message": "the-payload"}'
+
+
 async def test_a_models_error_is_a_warning_without_the_payload(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with serving(Model(answering=raising)) as front:
@@ -59,7 +64,11 @@ async def test_an_error_without_an_id_is_given_one_that_the_client_gets(caplog: 
 
 @pytest.mark.parametrize(
     ("answering", "level", "status", "words"),
-    [(full, "INFO", 429, "200 requests waiting"), (refusing, "INFO", 422, "the service's own statusCode")],
+    [
+        (full, "INFO", 429, "200 requests waiting"),
+        (refusing, "INFO", 422, "the service's own statusCode"),
+        (failing_in_its_form, "INFO", 400, "answered with 400: invalid_request"),
+    ],
 )
 async def test_what_is_the_clients_is_info(
     caplog: pytest.LogCaptureFixture, answering: Any, level: str, status: int, words: str
@@ -86,17 +95,42 @@ async def test_success_is_silent_but_at_level_debug(caplog: pytest.LogCaptureFix
     assert {"queue_ms", "batch_wait_ms", "decode_ms", "predict_ms", "encode_ms"} <= set(line)
 
 
+@pytest.mark.parametrize("answering", [echo, raising])
+async def test_streams(caplog: pytest.LogCaptureFixture, answering: Any) -> None:
+    """A stream's id comes with its headers, because an error can follow at any time."""
+    caplog.set_level(logging.DEBUG, "modelhub")
+    async with serving(Model(answering=answering)) as front:
+        answer = await front.post("/v2/models/iris/infer_stream", b"{}")
+        (line,) = lines(caplog)
+        assert (line["route"], line["status"]) == ("stream", answer.status)
+        assert answer.headers["x-request-id"] == line["request_id"]
+        assert answer.status == (200 if answering is echo else 500)
+        named = await front.post("/v2/models/iris/generate_stream", b"{}", {"X-Request-Id": "abc-3"})
+    assert named.headers["x-request-id"] == lines(caplog)[-1]["request_id"] == "abc-3"
+
+
 async def test_a_flood_of_errors_is_counted_not_written(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
     clock = 1000.0
     monkeypatch.setattr(request_log.time, "monotonic", lambda: clock)
-    request, version = object(), Model()
-    monkeypatch.setattr(request_log, "id_of", lambda request: "abc")
+    caller, version, error = request_log.Caller(), Model(), ModelError("no")
     for _ in range(50):
-        request_log.failed(request, version, "infer", 500, 1)  # type: ignore[arg-type]
+        request_log.failed(caller, version, "infer", 500, 1, error)  # type: ignore[arg-type]
     assert len(lines(caplog)) == request_log.LINES_PER_SECOND
     clock += 1
-    request_log.failed(request, version, "infer", 500, 1)  # type: ignore[arg-type]
+    request_log.failed(caller, version, "infer", 500, 1, error)  # type: ignore[arg-type]
     assert lines(caplog)[-1]["left_out"] == 50 - request_log.LINES_PER_SECOND
+
+
+@pytest.mark.parametrize("path", ["/models/iris/invocations", "/v1/models/iris:predict"])
+def test_a_failure_in_a_form_of_its_own_is_not_said_to_be_the_services(shared_gateway: Gateway, path: str) -> None:
+    name = f"seen-{path[1]}"
+    answer = shared_gateway.post(
+        path, b'{"instances": [[1]]}', {"X-Request-Id": name, "Content-Type": "application/json"}
+    )
+    assert answer.status == 400
+    (line,) = [line for line in shared_gateway.log().splitlines() if f'"{name}"' in line]
+    assert "invalid_request" in line
+    assert "statusCode" not in line

@@ -13,6 +13,9 @@ from jsonschema import Draft202012Validator
 
 EXAMPLE = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1.5, None]}]}
 
+#: Browsers run and use only what is of its type.
+TYPES = {"css": {"text/css"}, "js": {"text/javascript", "application/javascript"}, "png": {"image/png"}}
+
 
 def iris() -> Model:
     model = Model()
@@ -102,7 +105,13 @@ async def test_the_page_and_what_it_loads() -> None:
             answer = await front.get(f"/{file}")
             assert answer.status == 200, file
             assert len(answer.body) > 100, file
+            kind = TYPES[file.rpartition(".")[2]]
+            assert answer.headers["content-type"].partition(";")[0] in kind, file
+            if file.endswith(".css"):
+                assert set(re.findall(rb"url\(\s*[\"']?([a-z]+:)", answer.body)) <= {b"data:"}
         start = (await front.get("/docs/start.js")).body.decode()
+        assert "://" not in start
+        assert "validatorUrl: null" in start, "Swagger's own would be asked about the document"
         [urls] = re.findall(r"urls: (\[.*?\]),", start)
         for each in json.loads(urls):
             assert (await front.get(f"/{each['url']}")).json()["openapi"] == "3.1.0"

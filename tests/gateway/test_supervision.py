@@ -149,6 +149,7 @@ def test_a_segfault_is_survived(arena: Gateway) -> None:
     assert arena.infer("segfaults", one(666)).status == 503
     assert arena.infer("segfaults", one(1)).status == 200
     assert "SIGSEGV" in arena.log()
+    arena.wait_log("segfaults.py")  # where: the last frames are in the log
 
 
 def test_a_hanging_prediction_is_answered_and_its_worker_replaced(arena: Gateway) -> None:
@@ -171,7 +172,8 @@ def test_a_clients_own_short_deadline_kills_no_worker(arena: Gateway) -> None:
 
 def test_a_leak_is_ended_at_the_limit(arena: Gateway) -> None:
     first = worker_pid(arena, "leaks_memory")
-    assert arena.infer("leaks_memory", one(400)).status == 200
+    for _ in range(8):  # its end may come while a request runs, which is then retried
+        assert arena.infer("leaks_memory", one(50)).status == 200
     until(lambda: worker_pid(arena, "leaks_memory") not in (0, first))
     arena.wait_log("its limit is 300 MiB")
     assert status(arena, "leaks_memory")["state"] == "READY"
@@ -229,6 +231,16 @@ def test_a_flood_of_output_is_cut_and_said(arena: Gateway) -> None:
     assert arena.infer("prints_a_lot", one(2000)).status == 200
     arena.wait_log("[prints_a_lot/1] line 0 ")
     arena.wait_log("more lines were printed than the 200 per second that are logged")
+
+
+def test_a_worker_says_where_it_is_when_asked(arena: Gateway) -> None:
+    """`kill -USR1`: what operators do when a load or a prediction hangs; it goes on."""
+    pid = worker_pid(arena, "one-thread")
+    os.kill(pid, signal.SIGUSR1)
+    arena.wait_log("[one-thread/1] Current thread 0x")
+    arena.wait_log("workers/loop.py")
+    assert worker_pid(arena, "one-thread") == pid
+    assert arena.infer("one-thread", one(0)).status == 200
 
 
 def test_spawned_workers_behave_like_forked_ones(arena: Gateway) -> None:

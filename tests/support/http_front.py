@@ -56,7 +56,8 @@ class Model:
         self.reason = ""
         self.timeout = 30.0
         self.phase_seconds = 2.14
-        self.wants_headers = False
+        self.wants_headers = self.streams = False
+        self.environment = "shared"
         self.queued, self.in_flight = 3, 2
         self.entry = ModelSettings(name="any", uri=self.uri)
         self.replicas: list[Any] = []
