@@ -96,6 +96,9 @@ class ServerSettings(Section):
     max_body: PositiveSize = 64 << 20
     """Bytes of a request's body at most; larger ones get 413."""
 
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000), NoBool] = 10_000
+    """HTTP connections at once; more, or more than the process may open files for, get 503 and are closed."""
+
     readiness: Annotated[
         Literal["all", "any"] | tuple[Name, ...],
         BeforeValidator(_readiness),

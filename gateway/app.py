@@ -7,6 +7,7 @@ listens with `make_runner`.
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from aiohttp import web
 from aiohttp.web_request import Request
 
 from ..config.server import ServerSettings
-from .errors import V2Protocol, guard
+from .errors import TOO_MANY, V2Protocol, guard
 from .metrics import Metrics
 from .routes_admin import AdminRoutes
 from .routes_control import Control, ControlRoutes, closed_routes
@@ -34,6 +35,8 @@ SETTINGS = web.AppKey("SETTINGS", ServerSettings)
 #: Seconds that an idle connection is kept: longer than the load balancers in front do (up to 600 s), so that
 #: none of them sends a request into a connection that is being closed.
 KEEP_ALIVE = 620.0
+#: Open files that are kept for everything but connections: workers' pipes and journals, models, logs.
+OTHER_FILES = 256
 #: Bytes of a body that only has a few settings in it.
 SMALL_BODY = 1 << 20
 
@@ -103,10 +106,24 @@ def _metrics_route(registry: Registry, metrics: Metrics) -> web.RouteDef:
 
 
 class _Server(web.Server):
-    """aiohttp's low-level server with our protocol."""
+    """aiohttp's low-level server with our protocol and a limit of connections."""
+
+    max_connections = 0
 
     def __call__(self) -> V2Protocol:
         return V2Protocol(self, loop=self._loop, **self._kwargs)
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        if len(self._connections) > self.max_connections:
+            transport.write(TOO_MANY)
+            transport.close()
+
+
+def _max_connections(settings: ServerSettings) -> int:
+    """The setting, or what the limit of open files leaves for connections."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(settings.max_connections, max(files - OTHER_FILES, 1))
 
 
 class _Runner(web.AppRunner):
@@ -114,10 +131,12 @@ class _Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         inner = await super()._make_server()
-        return _Server(
+        server = _Server(
             guard(inner.request_handler, self.app[METRICS].error),
             request_factory=inner.request_factory,
             handler_cancellation=inner.handler_cancellation,
             loop=asyncio.get_running_loop(),
             **inner._kwargs,
         )
+        server.max_connections = _max_connections(self.app[SETTINGS])
+        return server

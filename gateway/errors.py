@@ -158,8 +158,25 @@ def _of_http_exception(error: web.HTTPException, request: web.BaseRequest) -> we
     return response
 
 
+#: The answer to a connection that is one too many.
+TOO_MANY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: %d\r\nRetry-After: 1\r\n"
+    b"Connection: close\r\n\r\n%s"
+) % (len(_MESSAGE := b'{"error":"too many connections (server.max_connections): try again later"}'), _MESSAGE)
+#: Seconds that a new connection may take to send the head of its first request.
+FIRST_REQUEST = 60.0
+
+
 class V2Protocol(web.RequestHandler):
     """aiohttp's protocol with other error pages: for requests that cannot be parsed, answers that cannot be sent."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # aiohttp's own timer, set earlier: whoever sends nothing, or a head byte by byte, holds a place.
+        if self._keepalive_handle is not None:
+            self._keepalive_handle.cancel()
+        self._next_keepalive_close_time = self._loop.time() + FIRST_REQUEST
+        self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
 
     def handle_error(
         self,

@@ -1,8 +1,8 @@
 """Traces with OpenTelemetry, for who installs the extra `tracing` and sets OTEL_EXPORTER_OTLP_ENDPOINT.
 
-A request becomes one span (its parent: the client's W3C `traceparent`) with one child per phase. They are made when
-the request has ended, from the times that it has taken anyway; nothing is measured twice, and without a tracer a
-request pays for one comparison.
+A request becomes one span (its parent: the client's W3C `traceparent`) with children for queue and worker, and the
+worker's own phases below that. They are made when the request has ended, from the times that it has taken anyway;
+nothing is measured twice, and without a tracer a request pays for one comparison.
 """
 
 from __future__ import annotations
@@ -117,15 +117,13 @@ def record(
     if ours:
         span.set_status(api.failed(error))
     if reply is not None and span.is_recording():
-        inside = api.inside(span)
-        for name, start_ns, end_ns in _phases(reply, began, end):
-            tracer.start_span(name, inside, start_time=start_ns).end(end_ns)
+        _record_phases(tracer, api.inside, span, reply, began, end)
     span.end(end)
 
 
-def _phases(reply: InferReply, began: int, end: int) -> list[tuple[str, int, int]]:
-    """(name, begin, end) in unix nanoseconds: the queue from the arrival on, the worker so that half of what is left
-    over, the transfer, lies on either side of it."""
+def _record_phases(tracer: Tracer, inside: Any, span: Any, reply: InferReply, began: int, end: int) -> None:
+    """The queue from the arrival on; the worker, with its own phases inside it, so that half of what is left over, the
+    transfer, lies on either side of it. Times in unix nanoseconds."""
     queued = began + reply.queue_ns
     parts = (
         ("batch wait", reply.wait_ns),
@@ -135,9 +133,10 @@ def _phases(reply: InferReply, began: int, end: int) -> list[tuple[str, int, int
     )
     worked = sum(nanoseconds for _, nanoseconds in parts)
     at = queued + max((end - queued - worked) // 2, 0)
-    found = [("queue", began, queued), ("worker", at, at + worked)]
+    tracer.start_span("queue", inside(span), start_time=began).end(queued)
+    worker = tracer.start_span("worker", inside(span), start_time=at)
     for name, nanoseconds in parts:
         if nanoseconds:
-            found.append((name, at, at + nanoseconds))
+            tracer.start_span(name, inside(worker), start_time=at).end(at + nanoseconds)
         at += nanoseconds
-    return found
+    worker.end(at)

@@ -64,19 +64,7 @@ class LegacyDialect(Dialect):
     def decode_unified(self, model: ServedModel, request: InferRequest, unified: Unified) -> Call:
         """What a request in the one form asks of the model."""
         found = model.fields.make(unified.kind, unified.fields, request.deadline)
-        return Call(
-            request.kind,
-            found.inputs,
-            model.adapter.params(params_of(unified.fields)),
-            None,
-            accept_encoding=request.accept_encoding,
-            deadline=request.deadline,
-            rows=found.rows,
-            alone=request.alone or not found.inputs,
-            name=model.name,
-            version=model.version,
-            data=found.data,
-        )
+        return model.call_of(request, found, model.adapter.params(params_of(unified.fields)))
 
     def encode(self, model: ServedModel, call: Call, result: Any) -> Answer:
         return legacy_answer(result, call.rows)

@@ -30,17 +30,8 @@ class GenerateDialect(Dialect):
     def decode(self, model: ServedModel, request: InferRequest, body: Body) -> Call:
         fields, request_id = read_generate(request, body)
         found = model.fields.make(TEXT, fields, request.deadline)
-        return Call(
-            request.kind,
-            found.inputs,
-            model.adapter.params(_without_stream(model, fields["parameters"])),
-            request_id,
-            deadline=request.deadline,
-            alone=True,
-            accept_encoding=request.accept_encoding,
-            name=model.name,
-            version=model.version,
-            data=found.data,
+        return model.call_of(
+            request, found, model.adapter.params(_without_stream(model, fields["parameters"])), request_id
         )
 
     def encode(self, model: ServedModel, call: Call, result: Any) -> Answer:

@@ -27,19 +27,7 @@ class V1Dialect(Dialect):
         instances, params = read_instances(request, body)
         takes_text = any(each.datatype == "BYTES" for each in model.signature.inputs)
         found = model.fields.make(*fields_of(instances, takes_text=takes_text), request.deadline)
-        return Call(
-            request.kind,
-            found.inputs,
-            model.adapter.params(params),
-            None,
-            accept_encoding=request.accept_encoding,
-            deadline=request.deadline,
-            rows=found.rows,
-            alone=request.alone or not found.inputs,
-            name=model.name,
-            version=model.version,
-            data=found.data,
-        )
+        return model.call_of(request, found, model.adapter.params(params))
 
     def encode(self, model: ServedModel, call: Call, result: Any) -> Answer:
         return Answer(dumps({"predictions": _rows_of(result)}), JSON_TYPE, rows=call.rows)

@@ -150,6 +150,9 @@ class Loop:
         self._journal = Journal(spec.journal)
         self._held: Deque[Held] = deque()
         self._replies: List[Reply] = []
+        #: The last ones, kept until the next: freed at once, the memory of large ones would go back to the system, and
+        #: cost a page fault for each 4 KiB of the next (4 MB: 7.4 ms instead of 4.7).
+        self._sent: List[Reply] = []
         self._cancelled: Set[int] = set()
         self._streaming: Set[int] = set()
         self._stopping = False
@@ -208,7 +211,7 @@ class Loop:
     def _flush(self) -> None:
         if self._replies:
             self._link.send(self._replies)
-            self._replies = []
+            self._sent, self._replies = self._replies, []
 
     def _gather(self) -> List[Held]:
         """The oldest request that is still wanted, and those behind it that can share its prediction.

@@ -28,7 +28,7 @@ from ..protocol.v2 import (
     parse_request,
 )
 from .direct import direct_predict
-from .field_inputs import FieldInputs
+from .field_inputs import FieldInputs, ModelInput
 from .images import ImageOptions
 from .inflate import MIN_COMPRESSED, choose_encoding, compress, inflate
 from .model_inputs import InputAdapter, schema_complaint
@@ -176,6 +176,22 @@ class ServedModel:
         """A request as it came to what the model is asked. Raises leaves of ServingError."""
         dialect = self._dialect(request.kind)
         return dialect.decode(self, request, inflate(body, request.content_encoding, self.max_inflated))
+
+    def call_of(self, request: InferRequest, found: ModelInput, params: Dict[str, Any], said: Any = None) -> Call:
+        """The call for what `fields.make` found; `params` and `said` (what its dialect answers with) as in `Call`."""
+        return Call(
+            request.kind,
+            found.inputs,
+            params,
+            said,
+            accept_encoding=request.accept_encoding,
+            deadline=request.deadline,
+            rows=found.rows,
+            alone=request.alone or not found.inputs,
+            name=self.name,
+            version=self.version,
+            data=found.data,
+        )
 
     def predict(self, call: Call) -> Any:
         """The model's result. Its own exception becomes a ModelError with that as `__cause__`; what

@@ -61,11 +61,15 @@ class Receiver:
 
     def check_phases(self, request: Span) -> None:
         """Its phases lie inside it, one after the other, and those of the worker inside the worker's span."""
-        ours, places = {request.span_id}, {}
+        ours, places, parents = {request.span_id: request.name}, {}, {}
         for _, span in sorted(self.spans, key=lambda each: (each[1].start_time_unix_nano, each[1].name != "worker")):
             if span.span_id in ours or span.parent_span_id in ours:
-                ours.add(span.span_id)
+                ours[span.span_id] = span.name
+                parents[span.name] = ours.get(span.parent_span_id)
                 places[span.name] = (span.start_time_unix_nano, span.end_time_unix_nano)
+        inner = parents.keys() - {request.name, "queue", "worker"}
+        assert parents["queue"] == parents["worker"] == request.name
+        assert {parents[name] for name in inner} == {"worker"}
         begin, end = places.pop(request.name)
         worker = places.pop("worker")
         steps = sorted(places.items(), key=lambda each: each[1])
