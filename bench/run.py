@@ -31,6 +31,8 @@ CEILINGS = ("echo", "pyfunc")
 #: The queue of the model that is overloaded: about a third of a second of work.
 QUEUE = 32
 NEIGHBOUR_RATE = 200
+#: More connections than a fast model's queue and worker hold.
+SATURATING = 512
 
 
 def measure(server: Server, case: Case, connections: int, seconds: int) -> report.Row:
@@ -149,6 +151,8 @@ def overload(args: argparse.Namespace, models: Path, folder: Path) -> None:
             }
             pairs.append(row)
             say(row)
+        saturated = load.closed(fast_request, SATURATING, args.seconds)
+        memory.append(server.memory())
     columns = {
         "round": "Round",
         "goodput": "goodput × peak",
@@ -162,7 +166,12 @@ def overload(args: argparse.Namespace, models: Path, folder: Path) -> None:
     ratio = statistics.median(row["neighbour_ratio"] for row in pairs)
     sizes = [round(size / 2**20) for size in memory]
     print(f"median of the neighbour's ratio: {ratio:.2f}; memory before and after each round, MiB: {sizes}")
-    print(f"wrote {report.save(args.out, 'overload', pairs, peak=peak, memory=memory)}")
+    print(
+        f"a fast model at saturation, {SATURATING} connections: {saturated['requests'] / saturated['seconds']:,.0f} "
+        f"answered and {saturated['bad'] / saturated['seconds']:,.0f} refused per second, "
+        f"p99 {saturated['p99']:.0f} ms, memory after it {sizes[-1]} MiB"
+    )
+    print(f"wrote {report.save(args.out, 'overload', pairs, peak=peak, memory=memory, saturated=saturated)}")
 
 
 def lazy(args: argparse.Namespace, models: Path, folder: Path) -> None:

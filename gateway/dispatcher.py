@@ -27,13 +27,14 @@ _numbers = itertools.count(1)
 class WorkerLink:
     """A live worker as the dispatcher sees it: a way to send, and how much it may hold."""
 
-    __slots__ = ("answered", "credits", "held", "label", "overdue", "send")
+    __slots__ = ("answered", "credits", "held", "kept", "label", "overdue", "send")
 
     def __init__(
         self, label: str, credits: int, send: Callable[[Any, Body], None], overdue: Callable[[int], None]
     ) -> None:
         self.label = label
         self.credits = credits
+        self.kept = 0  # credits that it gets back with the answer to what it runs alone
         self.answered = 0
         self.send = send
         self.overdue = overdue  # called with the number of a request that passed its deadline in the worker
@@ -186,7 +187,8 @@ class Dispatcher:
                 pending.chunk(message, body)
             return
         del worker.held[message.id]
-        worker.credits += 1
+        worker.credits += 1 + worker.kept
+        worker.kept = 0
         worker.answered += 1
         if not pending.answer.done():
             if isinstance(message, InferReply):
@@ -207,16 +209,22 @@ class Dispatcher:
                 best = worker
         return best
 
+    def _idle_worker(self) -> WorkerLink | None:
+        """For a request that may have ended its worker: it gets one to itself, or others' answers die with it again."""
+        return next((worker for worker in self._workers if worker.credits > 0 and not worker.held), None)
+
     def _send(self, worker: WorkerLink, pending: Pending) -> None:
         pending.worker = worker
         pending.sent = time.monotonic()
         worker.credits -= 1
+        if pending.request.alone:
+            worker.kept, worker.credits = worker.credits, 0
         worker.held[pending.request.id] = pending
         worker.send(pending.request, pending.body)
 
     def _pump(self) -> None:
         while self._waiting.count:
-            worker = self._free_worker()
+            worker = self._idle_worker() if self._waiting.first().request.alone else self._free_worker()
             if worker is None:
                 return
             self._send(worker, self._waiting.popleft())

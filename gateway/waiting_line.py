@@ -45,12 +45,20 @@ class WaitingLine:
             self._levels[pending.request.priority].appendleft(pending)
             self.count += 1
 
-    def popleft(self) -> Pending:
+    def first(self) -> Pending:
         """Whose turn it is. Raises IndexError where nobody waits."""
+        return self._first_level()[0]
+
+    def popleft(self) -> Pending:
+        """The same, and it waits no longer."""
+        pending = self._first_level().popleft()
+        self.count -= 1
+        return pending
+
+    def _first_level(self) -> deque[Pending]:
         for level in self._levels:
             if level:
-                self.count -= 1
-                return level.popleft()
+                return level
         raise IndexError("nobody waits")
 
     def remove(self, pending: Pending) -> None:

@@ -185,8 +185,7 @@ async def test_what_a_dead_worker_had_begun_is_retried_once_alone_and_the_rest_i
     await turn()
     target.detach(first.link, {first.got[0].id}, "was killed")
     second = Worker(target)
-    assert [request.id for request in second.got] == [request.id for request in first.got]
-    assert [request.alone for request in second.got] == [True, False]
+    assert [(request.id, request.alone) for request in second.got] == [(first.got[0].id, True)]
     target.detach(second.link, {second.got[0].id}, "was killed again")
     with pytest.raises(WorkerLost, match="was killed again"):
         await begun
@@ -195,6 +194,28 @@ async def test_what_a_dead_worker_had_begun_is_retried_once_alone_and_the_rest_i
         third.answer(request)
     await asyncio.gather(held, waiting)
     assert target.retried == 1
+
+
+async def test_what_is_retried_alone_has_its_worker_to_itself() -> None:
+    """An answer that is on its way when the next request ends the worker would be lost a second time."""
+    target = dispatcher()
+    first = Worker(target)
+    asked = [ask(target) for _ in range(3)]
+    await turn()
+    target.detach(first.link, {request.id for request in first.got}, "was killed")
+    second = Worker(target)
+    for number in range(2):
+        assert len(second.got) == number + 1
+        assert second.got[-1].alone
+        second.answer(second.got[-1])
+    assert [request.alone for request in second.got] == [True, True, False]
+    asked += [ask(target), ask(target)]
+    await turn()
+    assert len(second.got) == 4, "its credits are back"
+    for request in second.got[2:]:
+        second.answer(request)
+    second.answer(second.got[4])
+    await asyncio.gather(*asked)
 
 
 async def test_without_retry_what_was_begun_is_lost_at_once() -> None:
