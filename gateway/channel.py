@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 BORROW_ABOVE = 65536
 #: So many messages for one worker leave at once, not only at the end of the turn: it begins while the rest is read.
 TOGETHER = 8
+#: Replies that are handed over in one turn: TOGETHER, and twice as many each time that there are more, up to this.
+MOST = 512
 
 Receiver = Callable[[Any, Body], None]
 
@@ -59,6 +61,7 @@ class Channel:
         self._unsent: list[Peer] = []
         self._flush_due = False
         self._drain_due = False
+        self._turn = TOGETHER
         self._fd = int(self._socket.getsockopt(zmq.FD))
         self._loop.add_reader(self._fd, self._drain)
 
@@ -144,14 +147,16 @@ class Channel:
             return
         try:
             delivered = 0
-            while delivered < TOGETHER:  # then let the loop serve HTTP too
+            while delivered < self._turn:  # then let the loop serve HTTP too
                 identity = socket.recv(zmq.DONTWAIT)
                 frames: list[Any] = [socket.recv(zmq.DONTWAIT)]
                 while socket.getsockopt(zmq.RCVMORE):
                     frames.append(socket.recv(zmq.DONTWAIT, copy=False).buffer)
                 delivered += self._deliver(identity, frames)
         except zmq.Again:
+            self._turn = TOGETHER
             return
+        self._turn = min(2 * self._turn, MOST)  # turns that are full of refusals must not keep answers back
         self._drain_later()
 
     def drain_all(self) -> None:

@@ -98,3 +98,40 @@ async def test_a_request_that_cannot_be_encoded_is_answered_and_keeps_back_no_ot
         assert await asyncio.to_thread(sockets[0].poll, 5000), "the peer is not stuck"
     channel.close()
     assert "could not be encoded" in caplog.text
+
+
+class Inbox:
+    """A socket in which everything has arrived already; of a real one nobody knows when that is so."""
+
+    closed = False
+
+    def __init__(self, messages: int) -> None:
+        one = encode([(StatsReply(), b"")])
+        self.frames = [frame for _ in range(messages) for frame in (bytes.fromhex(TOKENS[0]), *one)]
+
+    def recv(self, flags: int) -> Any:
+        if not self.frames:
+            raise zmq.Again
+        return self.frames.pop(0)
+
+    def getsockopt(self, option: int) -> int:
+        return 0
+
+
+async def test_a_backlog_of_replies_takes_a_few_turns_of_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Turns are slow where clients are refused by the hundred: eight replies in each would be next to nothing."""
+    channel, got, turns = Channel(tmp_path), Got(), 0
+    channel.expect(TOKENS[0], got)
+    with monkeypatch.context() as patch:
+        patch.setattr(channel, "_socket", Inbox(1000))
+        channel._drain()
+        first = len(got.messages)
+        while len(got.messages) < 1000:
+            turns += 1
+            await asyncio.sleep(0)
+        channel._drain()
+    channel.close()
+    assert first == 8, "sockets are looked at soon"
+    assert turns < 12
