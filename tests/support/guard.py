@@ -24,6 +24,8 @@ def main() -> None:
     mode, *command = sys.argv[1:]
     parent = os.getppid()
     if mode == "exec":
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):  # a run in the background may ignore them
+            signal.signal(number, signal.SIG_DFL)
         end_with_parent(signal.SIGKILL, parent)
         os.execvp(command[0], command)
     child = subprocess.Popen(command, start_new_session=True)
