@@ -19,8 +19,8 @@ from .fields import (
     EnvironmentChoice,
     Listed,
     LocalPath,
+    ModelName,
     ModelUri,
-    Name,
     NoBool,
     Section,
     Threads,
@@ -161,7 +161,7 @@ class EntryDefaults(Section):
 class ModelSettings(EntryDefaults):
     """One model (or one version of it) with the defaults already merged in."""
 
-    name: Name
+    name: ModelName
     """The model's name in the routes."""
 
     uri: ModelUri = ""

@@ -16,6 +16,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+#: A registered model's name alone; a logged model's id (models:/m-…) needs no version.
+_UNPINNED = re.compile(r"models:/(?!m-)[^/@]+")
 _AUTHORITY = re.compile(r"^//(localhost)?(?=/)")
 _VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _TARGET_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_.]*$"
@@ -62,6 +64,9 @@ def _uri(value: object, info: ValidationInfo) -> str:
         if path.startswith("//"):
             raise ValueError(f"{value[:100]!r} is on another machine; only files of this one can be served")
         return absolute(FromShell(path) if isinstance(value, FromShell) else path, info)
+    if _UNPINNED.fullmatch(value.strip()):
+        name = value.strip()[:100]
+        raise ValueError(f"{name} names no version; write {name}/<version>, {name}/latest or {name}@<alias>")
     return value.strip() if has_scheme(value) else absolute(value, info)
 
 
@@ -81,6 +86,12 @@ def _name(value: str) -> str:
             f"{value[:60]!r} is not a name; write 1 to 200 letters, digits, '_', '.' or '-', "
             "beginning with a letter, a digit or '_'"
         )
+    return value
+
+
+def _free_for_models(value: str) -> str:
+    if value == "stats":
+        raise ValueError("'stats' cannot be a model's name: /v2/models/stats is the statistics of all models")
     return value
 
 
@@ -142,6 +153,14 @@ EnvironmentChoice = Annotated[
 
 Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})]
 """What may stand between two slashes of a route."""
+
+ModelName = Annotated[
+    str,
+    AfterValidator(_name),
+    AfterValidator(_free_for_models),
+    WithJsonSchema({"type": "string", "pattern": NAME_PATTERN, "not": {"const": "stats"}}),
+]
+"""A name that is no route of its own below /v2/models."""
 
 VariableName = Annotated[
     str, AfterValidator(_variable), WithJsonSchema({"type": "string", "pattern": _VARIABLE_PATTERN})

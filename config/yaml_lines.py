@@ -76,6 +76,8 @@ def parse(text: str, label: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = " ".join(part for part in (error.problem, error.context) if part)
+        if mark and "".join(text.split("\n")[mark.line : mark.line + 1]).lstrip(" ").startswith("\t"):
+            what = "a tab: indent with spaces"
         raise ConfigError(f"{label}:{mark.line + 1 if mark else 1}: not valid YAML: {what}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{label}: not valid YAML: {' '.join(str(error).split())}") from None

@@ -87,7 +87,11 @@ class ArtifactStore:
             if lock is not None:
                 artifact = Artifact(self._root / key, found.version, found.source, lock)
                 if downloaded:
-                    await self.prune()  # only now, when this model is held and cannot be what goes
+                    try:
+                        await self.prune()  # only now, when this model is held and cannot be what goes
+                    except BaseException:
+                        artifact.release()
+                        raise
                 return artifact
             await self._flights.run(key, lambda report: self._download(found, key, report), progress)
             downloaded = True
@@ -149,6 +153,7 @@ class ArtifactStore:
         return lock
 
     def _prune(self) -> int:
+        self._sweep()
         models: list[tuple[float, int, str]] = []
         for folder in self._root.iterdir() if self._root.is_dir() else ():
             if not folder.name.startswith("."):
@@ -168,6 +173,15 @@ class ArtifactStore:
             freed += size
             self._log(f"deleted the cached model {key} ({size} bytes): the cache is over its limit of {self._limit}")
         return freed
+
+    def _sweep(self) -> None:
+        """Delete what downloads that were broken off have left, of models that nobody downloads now."""
+        parts = self._root / ".part"
+        for key in {part.stem for part in parts.iterdir()} if parts.is_dir() else ():
+            lock = self._try_lock(key, fcntl.LOCK_EX)
+            if lock is not None:
+                _clear_part(parts / key)
+                os.close(lock)
 
     def _last_use_and_size(self, folder: Path) -> tuple[float, int]:
         record = self._root / ".index" / folder.name
@@ -230,9 +244,15 @@ def _clear(part: Path, target: Path) -> None:
     """Delete a model and what is left of a download. The MLmodel goes first: nobody takes half a model for whole."""
     _set_writable(target, True)
     (target / MLMODEL).unlink(missing_ok=True)
-    for leftover in (target, part, part.with_name(part.name + ".part")):
-        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)
+    _clear_part(part)
     part.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _clear_part(part: Path) -> None:
+    """Delete what is left of a download: whole, or still under way (workers/model_source.py)."""
+    for leftover in (part, part.with_name(part.name + ".part")):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _publish(part: Path, target: Path, lock: int, found: Resolved) -> None:

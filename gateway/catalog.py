@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds until a new version that found no room in its group is tried again.
 ROLL_RETRY = 10.0
+#: Seconds after the grace in which workers end, gently or not, where their fork servers are well.
+END_GRACE = 5.0
 
 
 @dataclass
@@ -127,14 +129,16 @@ class Catalog:
         return True
 
     async def close(self, grace: float) -> None:
-        """End every version; nothing is loaded any more."""
+        """End every version, except what a fork server that is stuck does not end; nothing is loaded any more."""
         self._resources.stopping = True
         for slot in self.slots.values():
             if slot.roll is not None:
                 slot.roll.cancel()
-        versions = list(self._registry.all())
-        await asyncio.gather(*(version.unload(grace, "the server stops") for version in versions))
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        ending = {asyncio.ensure_future(version.unload(grace, "the server stops")) for version in self._registry.all()}
+        if ending := ending | self._tasks:
+            _, stuck = await asyncio.wait(ending, timeout=grace + END_GRACE)
+            if stuck:
+                log.warning("%d models do not end: their fork servers are ended, and all below them", len(stuck))
 
     def _beside(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Do it beside everything else; `close` waits for it."""
@@ -217,7 +221,7 @@ class Catalog:
     def _swap(self, slot: Slot, candidate: ModelVersion, why: str) -> None:
         """From here on the new version serves, in one step."""
         old, slot.version, slot.candidate, slot.roll = slot.version, candidate, None, None
-        candidate.beside = None
+        candidate.beside, old.successor = None, candidate
         self._leave(old, f"replaced by {candidate.label}")
         self._resources.metrics.rolled(candidate.name, "swapped")
         log.info(
@@ -231,6 +235,8 @@ class Catalog:
         if old.away:
             candidate.away = True
             self._beside(candidate.unload(candidate.timeout, old.reason), f"unload {candidate.label}")
+        elif candidate.state is ModelState.UNLOADED and not candidate.lazy:
+            self._load_in_advance(candidate)  # its predecessor was to wait for a request, it is not
 
     # ---- operators ------------------------------------------------------------------------------
 

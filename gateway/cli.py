@@ -30,7 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         rest, flags = split_settings(arguments)
-        args = _parser(rest).parse_args(rest, argparse.Namespace(flags=flags))
+        parser = _parser(rest)
+        args, unknown = parser.parse_known_args(rest, argparse.Namespace(flags=flags))
+        if unknown:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}{_meant(unknown)}")
         command: Callable[[argparse.Namespace], int] = args.func
         return command(args)
     except ConfigError as error:
@@ -67,6 +70,15 @@ def split_settings(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]
     return rest, flags
 
 
+def _meant(unknown: Sequence[str]) -> str:
+    """What to write for a setting that came without its section: --port is --server.port."""
+    from ..config.overrides import settable
+
+    words = {each.removeprefix("--").partition("=")[0].replace("-", "_") for each in unknown if each.startswith("--")}
+    meant = [f"--{'.'.join(path)}" for path in settable() if words & {path[-1], "_".join(path[1:])}]
+    return f"; did you mean {' or '.join(meant)}?" if meant else ""
+
+
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="modelhub", description="Serve many MLflow models from one port.", epilog=_EPILOG, allow_abbrev=False
@@ -87,7 +99,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         nargs="?",
         metavar="CONFIG|MODEL",
         help="a YAML file; or a model: a folder with an MLmodel file, or a URI such as runs:/<id>/model. "
-        "Without it, the model of MODEL_URI, or of MODEL_NAME_REGISTRY and MODEL_VERSION",
+        "Without it, the model of MODEL_URI, or of MODEL_NAME_REGISTRY and MODEL_VERSION. "
+        "One model alone is called default-model, or what MODEL_NAME says",
     )
 
     check = add("check", _check, "say what is wrong with a configuration", epilog=_EPILOG)

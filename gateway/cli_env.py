@@ -40,7 +40,8 @@ class Wanted(NamedTuple):
 
 def add_parser(commands: Any) -> None:
     """Add `env` with its own commands to the subparsers of `modelhub`; each sets `func`."""
-    env = commands.add_parser("env", help="build, list, prune and plan the Python environments of models")
+    summary = "build, list, prune and plan the Python environments of models"
+    env = commands.add_parser("env", help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
     actions = env.add_subparsers(metavar="ACTION", required=True)
 
     def add(name: str, run: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:

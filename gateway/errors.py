@@ -106,7 +106,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 def guard(handler: Handler, count: Callable[[int], None]) -> Handler:
-    """`handler` with everything that it raises turned into a V2 error. `count` is told each error's status.
+    """`handler` with everything that it raises turned into a V2 error; `count` is told the status of each error.
 
     Not a middleware: aiohttp wraps these twice per request, and they do not see all that the router does.
     """
@@ -119,8 +119,9 @@ def guard(handler: Handler, count: Callable[[int], None]) -> Handler:
             raise
         except Exception as error:
             response = _answer(error, request)
-            count(response.status)
         failed = response.status >= 400
+        if failed:
+            count(response.status)
         if (X_REQUEST_ID in request.headers or (failed and GIVEN_ID in request)) and not response.prepared:
             known = request_id(request) or request.get(GIVEN_ID)
             if known is not None:
@@ -185,8 +186,9 @@ class V2Protocol(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun: it cannot become an error any more")
+        if isinstance(exc, ConnectionError) or request.writer.output_size > 0:
+            # aiohttp ends the connection at this, and says nothing.
+            raise ConnectionError("the client is gone, or its answer has begun: it cannot become an error any more")
         if status >= 500:
             log.error("an answer could not be sent", exc_info=exc)
             response = v2_error(status, "internal error")

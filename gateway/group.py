@@ -63,7 +63,7 @@ class Group:
             self.loads = asyncio.Semaphore(settings.parallel_loads)
         self.settings = settings
         for member in self.members:
-            member.lazy = self.lazy
+            member.lazy = member.lazy or self.lazy  # what an eager group has let go still comes back by a request
         self.changed()
 
     def forget(self, version: ModelVersion) -> None:

@@ -50,6 +50,8 @@ async def answer(
                 raise too_large(max_body)
         else:
             body = await _read(request, max_body, message.deadline)
+            version = serving_now(version, request, message)
+            stats = version.stats
         reply, output = await version.infer(message, body)
         headers = _headers_of(reply)
     except BaseException as error:
@@ -72,6 +74,16 @@ async def answer(
     if output.nbytes <= BORROW_ABOVE:
         return web.Response(body=bytes(output), status=status, headers=headers)
     return await _write(request, status, headers, output)
+
+
+def serving_now(version: ModelVersion, request: web.BaseRequest, message: InferRequest) -> ModelVersion:
+    """The version, or what has taken over from it while the body arrived; not where the client names a version."""
+    if "version" not in getattr(request, "match_info", ()):
+        while version.successor is not None:
+            version = version.successor
+    if version.wants_headers:
+        message.headers = _lower_headers(request)
+    return version
 
 
 def to_message(request: web.BaseRequest, version: ModelVersion, kind: str, received: float) -> InferRequest:

@@ -50,6 +50,8 @@ class ModelVersion:
         self.away = False
         #: The version of the same entry that it is to replace, and that serves until then.
         self.beside: ModelVersion | None = None
+        #: What has taken over from it.
+        self.successor: ModelVersion | None = None
         #: Replaced or removed: it answers what it has, and is not loaded again.
         self.retired = False
         #: Nobody has asked for it yet: it is loaded at start, as far as there is room.
@@ -300,6 +302,7 @@ class ModelVersion:
             self._move(ModelState.UNLOADED, reason)
             if self.group is not None:
                 self.group.left(self)
+        self.reason = reason  # also of one that was not loaded
         self._drain_until, self._evicting = float("inf"), False
         if self._loading is not self._dismissed:
             return  # somebody has had it loaded again meanwhile
@@ -406,10 +409,14 @@ class ModelVersion:
         self._failures += 1
         delay = min(RETRY_FIRST * 2 ** (self._failures - 1), RETRY_MAX)
         self.retry_at = time.monotonic() + delay
-        if not self.lazy:
-            self._retry_timer = asyncio.get_running_loop().call_later(delay, self.load)
+        self._retry_timer = asyncio.get_running_loop().call_later(delay, self._retry)
         self._move(ModelState.FAILED, reason)
         self._dispatcher.fail_waiting(self._not_ready)
+
+    def _retry(self) -> None:
+        if self.lazy and self.beside is None:
+            self.in_advance = True  # nobody waits for it: nobody has to leave for it
+        self.load()
 
     def _cancel_retry(self) -> None:
         self.retry_at = None

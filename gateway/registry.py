@@ -85,24 +85,22 @@ class Registry:
     def readiness(self) -> Readiness:
         """Judged per name by its serving version."""
         reasons: dict[str, str] = {}
-        loading: list[str] = []
         ready: list[str] = []
-        for name in self._models:
-            version = self.serving(name)
+        # one without a successor that does not serve was removed: it only answers what it has
+        serving = [version for name in self._models if (version := self.serving(name)).serves]
+        for version in serving:
             if version.ready:
-                ready.append(name)
-                continue
-            if version.state.loading:
-                loading.append(name)
+                ready.append(version.name)
+            elif version.state.loading:
                 reasons[version.label] = f"{version.state.value} for {version.phase_seconds:.1f} s"
             else:
                 reasons[version.label] = f"{version.state.value}: {version.reason}"
         if self.draining:
             return Readiness(False, {"server": "draining", **reasons})
-        if not self._models:
+        if not serving:
             return Readiness(False, {"server": "no models are configured"})
         if self._policy == "all":
-            now = len(ready) == len(self._models)
+            now = len(ready) == len(serving)
         elif self._policy == "any":
             now = bool(ready)
         else:

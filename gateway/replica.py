@@ -225,7 +225,7 @@ class Replica:
             link.credits = ready.credits or link.credits
             await self._warm(link, ready, worker)
             self._ready_at = time.monotonic()
-            self.state = "ready"
+            self.state, self.baseline = "ready", Memory()  # measured anew: what loading took is no growth
             self._owner.replica_ready(self, ready)
             self._dispatcher.attach(link)
             self.ask_metrics()  # nobody waits: so that /status knows of batching before the first scrape

@@ -21,7 +21,7 @@ from ..protocol.messages import InferReply
 from . import request_log
 from .chunks import Chunk, Chunks
 from .errors import X_REQUEST_ID, status_of
-from .infer import answer, read_body, to_message
+from .infer import answer, read_body, serving_now, to_message
 from .request_log import id_of
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ class StreamRoutes:
         started = time.monotonic_ns()
         try:
             message = to_message(request, version, kind, started / 1e9)
-            chunks = Chunks(version, message, await read_body(request, self._max_body, message.deadline))
+            body = await read_body(request, self._max_body, message.deadline)
+            version = serving_now(version, request, message)
+            chunks = Chunks(version, message, body)
             try:
                 response, end = await _send(request, chunks)
             finally:

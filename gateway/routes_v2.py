@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.web_request import Request
 
 from .. import __version__
@@ -92,6 +92,8 @@ class V2Routes:
         self._find(request)
         if request.content_length is not None and request.content_length > self._max_body:
             raise too_large(self._max_body)
+        if request.version < HttpVersion11:
+            return  # such a client knows no interim answers
         if request.headers["Expect"].lower() != "100-continue":
             raise web.HTTPExpectationFailed(text=f"Expect: {request.headers['Expect'][:100]} is not understood")
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")

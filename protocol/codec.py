@@ -28,6 +28,8 @@ INLINE_BODY = 8192
 
 _EMPTY = b""
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+#: For text that UTF-8 has no place for, half of a surrogate pair: an error may quote it, and must arrive all the same.
+_pack_replacing = msgpack.Packer(use_bin_type=True, autoreset=True, unicode_errors="replace").pack
 
 
 def _defaults(cls: type) -> List[Tuple[str, Any]]:
@@ -63,7 +65,10 @@ def encode(messages: Iterable[Tuple[Message, Body]]) -> List[Body]:
             else:
                 frames.append(body)
         heads.append(head)
-    frames[0] = _pack([WIRE_VERSION, heads])
+    try:
+        frames[0] = _pack([WIRE_VERSION, heads])
+    except UnicodeEncodeError:
+        frames[0] = _pack_replacing([WIRE_VERSION, heads])
     return frames
 
 

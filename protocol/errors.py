@@ -16,7 +16,7 @@ class ServingError(Exception):
 
     def __init__(self, message: str, *, retry_after: Optional[float] = None) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = str(message)  # a service may give the exception that it has caught
         #: Seconds after which a retry may succeed; None where a retry cannot help.
         self.retry_after = retry_after
 

@@ -37,7 +37,6 @@ MAX_DIMENSIONS = 32
 #: Dimensions and their product, those of size 0 left out: what numpy can address on 64 bits.
 MAX_ELEMENTS = 1 << 48
 
-_JSON_SIZE = re.compile(r"[0-9]{1,18}", re.ASCII)
 _DUMP_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 _NO_TAIL = memoryview(b"")
 
@@ -102,13 +101,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return f"did you mean {near[0]!r}?"
     listed = ", ".join(repr(each) for each in names[:20]) + (", …" if len(names) > 20 else "")
     return f"there is {listed}" if names else "there are none"
-
-
-def parse_json_size(text: str) -> int:
-    """The value of the header `Inference-Header-Content-Length`. Only ASCII digits, no sign."""
-    if not _JSON_SIZE.fullmatch(text):
-        raise InvalidRequest("Inference-Header-Content-Length must be a number of bytes, in decimal digits")
-    return int(text)
 
 
 def check_content_type(content_type: str, json_size: Optional[int], body: Body) -> None:

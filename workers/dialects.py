@@ -13,13 +13,19 @@ from ..protocol.messages import InferRequest
 from ..protocol.v2 import load_json, parse_document
 from .generate import GENERATE, GENERATE_STREAM, GenerateDialect
 from .invocations import InvocationsDialect
-from .kinds import LEGACY_FIELDS, V2, Unified, inference_type, is_json, unify
+from .kinds import KIND_OF_FIELD, LEGACY_FIELDS, V2, Unified, inference_type, is_json, unify
 from .kserve_v1 import V1Dialect
 from .legacy import legacy_answer, legacy_failure
 from .served import Answer, Body, Call, Dialect, ServedModel, V2Dialect
 
 #: The kind that a request gets once it is known to be of ModelHub's own form.
 LEGACY = "legacy"
+#: Fields that tell that a body is meant for another route.
+_ROUTES = {
+    **dict.fromkeys(("dataframe_split", "dataframe_records", "messages"), "/models/{model}/invocations"),
+    "instances": "/v1/models/{model}:predict",
+    "text_input": "/v2/models/{model}/generate",
+}
 
 
 def add_dialects(model: ServedModel) -> None:
@@ -51,6 +57,8 @@ class InferDialect(V2Dialect):
             return super().decode(model, request, body)
         document = v2_document(request, body)
         if document is not None and "inputs" in document:
+            if document.get("params"):
+                raise InvalidRequest('the model\'s parameters go into "parameters" where the request has "inputs"')
             return self.call(model, request, parse_document(document))
         request.kind = LEGACY
         return self._legacy.decode_unified(
@@ -84,7 +92,7 @@ def v2_document(request: InferRequest, body: Body) -> Any:
         return None
     document = load_json(body)
     if not isinstance(document, dict):
-        raise InvalidRequest('the body must be a JSON object with the member "inputs", or one of ModelHub\'s fields')
+        raise InvalidRequest(f"the body must be a JSON object with one of the fields {', '.join(KIND_OF_FIELD)}")
     if "inputs" in document:
         if override not in ("", V2):
             document.pop("inputs")
@@ -96,10 +104,9 @@ def v2_document(request: InferRequest, body: Body) -> Any:
             )
     elif override == V2 or LEGACY_FIELDS.isdisjoint(document):
         fields = ", ".join(str(name)[:60] for name in list(document)[:20]) or "none"
-        raise InvalidRequest(
-            f'"inputs" must be a list with at least one tensor (or send one of {", ".join(sorted(LEGACY_FIELDS))}); '
-            f"the request's fields: {fields}"
-        )
+        wanted = "inputs" if override == V2 else ", ".join(KIND_OF_FIELD)
+        routes = [f"; {name} is for POST {_ROUTES[name]}" for name in _ROUTES if name in document]
+        raise InvalidRequest(f"the request has none of the fields {wanted}; its fields: {fields}{''.join(routes[:1])}")
     return document
 
 

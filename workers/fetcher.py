@@ -43,15 +43,6 @@ from .redaction import Redactor, redact_standard_streams, without_userinfo
 
 THREADS = 4
 
-#: Set unless the user has set them: no telemetry, no bars in the log, seconds instead of minutes until
-#: an unreachable server is reported (the gateway tries again by itself).
-_MLFLOW_DEFAULTS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-}
-
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _UNAUTHORIZED = re.compile(r"\b(?:error code (40[13])|(40[13]) Client Error)")
@@ -63,8 +54,7 @@ def main() -> None:
     parser.add_argument("--fd", type=int, required=True, help="this process's end of the socket pair")
     options = parser.parse_args()
     _bind_to_parent()
-    for name, value in _MLFLOW_DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    model_source.set_defaults()
     redactor = Redactor(os.environ)
     redact_standard_streams(redactor)
     with socket.socket(fileno=options.fd) as channel:

@@ -185,9 +185,11 @@ class FieldInputs:
         takes = [each for each in self._fields if each.type in ("binary", "bytes")]
         if isinstance(data, bytes) and len(takes) == 1:
             return self._beside(takes[0], self._file_array(takes[0], [data]), fields)
+        if isinstance(data, bytes) and data[:16].lstrip()[:1] == b"[":
+            raise InvalidRequest('a JSON body must be an object: a table is {"data": […]}')
         raise InvalidRequest(
-            "the uploaded bytes are neither an image nor a PDF: say what they are by Content-Type, or "
-            f"?inference_type={'|'.join(kinds.INFERENCE_TYPES)}"
+            "the uploaded bytes are neither an image nor a PDF: say what they are by Content-Type (text/csv, …), "
+            f"or ?inference_type={'|'.join(kinds.INFERENCE_TYPES)}; curl keeps them whole with --data-binary, not -d"
         )
 
     def _wants_files(self) -> bool:

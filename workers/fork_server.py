@@ -7,6 +7,7 @@ they leave behind, so that nothing outlives it. It ends when the gateway's end o
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
@@ -217,22 +218,25 @@ class ForkServer:
         data = msgpack.packb({**spec.to_wire(), "parent": os.getpid()})
         reader, writer = os.pipe()
         try:
-            with open(writer, "wb") as file:
-                pid = os.posix_spawn(
-                    sys.executable,
-                    [sys.executable, _BOOTSTRAP, "worker", "0", self._kit, room],
-                    spec.env,
-                    file_actions=[
-                        (os.POSIX_SPAWN_DUP2, reader, 0),
-                        (os.POSIX_SPAWN_DUP2, log_fd, 1),
-                        (os.POSIX_SPAWN_DUP2, log_fd, 2),
-                    ],
-                    setsid=True,
-                    setsigdef=[signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE],
-                )
-                file.write(data)
+            pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, _BOOTSTRAP, "worker", "0", self._kit, room],
+                spec.env,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, reader, 0),
+                    (os.POSIX_SPAWN_DUP2, log_fd, 1),
+                    (os.POSIX_SPAWN_DUP2, log_fd, 2),
+                ],
+                setsid=True,
+                setsigdef=[signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE],
+            )
+        except BaseException:
+            os.close(writer)
+            raise
         finally:
-            os.close(reader)
+            os.close(reader)  # so that writing to one that has ended already fails, and does not wait for ever
+        with contextlib.suppress(BrokenPipeError), open(writer, "wb") as file:
+            file.write(data)
         return pid
 
     def _kill(self, request: KillRequest) -> None:

@@ -73,6 +73,8 @@ def load_json(body: Body) -> Dict[str, Any]:
             raise InvalidRequest(f"the body is not valid JSON: {error}") from None
         try:
             document = json.loads(raw)
+            if b"\\u" in raw:
+                json.dumps(document, ensure_ascii=False).encode()  # halves of surrogate pairs are no text
         except (ValueError, RecursionError):
             raise InvalidRequest(f"the body is not valid JSON: {error}") from None
     if not isinstance(document, dict):

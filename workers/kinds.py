@@ -102,7 +102,7 @@ def unify(
         found = _from_parts(parse_multipart(body, request.content_type), override, text_columns)
     else:
         if not len(body):
-            raise InvalidRequest("the body is empty: send the file's bytes")
+            raise InvalidRequest("the body is empty: send JSON, or a file's bytes")
         found = Unified({}, media)
         _place(found.fields, bytes(body), override, media, text_columns)
     if override:

@@ -1,8 +1,8 @@
 """KServe's V1 dialect: `POST /v1/models/{m}:predict`, `{"instances": […]}` -> `{"predictions": […]}`.
 
 An instance is an object (a record), a list (a row of the columns, or of the tensor) or a value (text for a model that
-takes text, else a number of its one column); `{"b64": "…"}` stands for bytes, as an image or a PDF. `params`
-may hold the model's parameters. The gateway gives errors the form `{"error"}`.
+takes text, else a number of its one column); `{"b64": "…"}` stands for bytes, as an image or a PDF, or in a
+record for a column's. `params` may hold the model's parameters. The gateway gives errors the form `{"error"}`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class V1Dialect(Dialect):
     def decode(self, model: ServedModel, request: InferRequest, body: Body) -> Call:
         instances, params = read_instances(request, body)
         takes_text = any(each.datatype == "BYTES" for each in model.signature.inputs)
+        instances = [_without_b64(each) for each in instances]
         found = model.fields.make(*fields_of(instances, takes_text=takes_text), request.deadline)
         return model.call_of(request, found, model.adapter.params(params))
 
@@ -60,6 +61,16 @@ def files_of(files: List[bytes]) -> Tuple[str, Dict[str, Any]]:
     if len(files) > 1:
         return IMAGES, {"images": files}
     return (PDF, {"pdf_file": files[0]}) if files[0].startswith(b"%PDF-") else (IMAGE, {"image": files[0]})
+
+
+def _without_b64(instance: Any) -> Any:
+    """A record with the base64 text itself where it has `{"b64": "…"}`: a table takes it so."""
+    if not isinstance(instance, dict) or dict not in map(type, instance.values()):
+        return instance
+    return {
+        name: value["b64"] if isinstance(value, dict) and set(value) == {"b64"} else value
+        for name, value in instance.items()
+    }
 
 
 def _rows_of(result: Any) -> Any:

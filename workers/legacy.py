@@ -32,6 +32,8 @@ STATUS_OF_CODE: Dict[str, int] = {
     "worker_lost": 503,
     "deadline_exceeded": 504,
 }
+#: HTTP has no body here: a client would take it for the next answer.
+_WITHOUT_BODY = (204, 304)
 #: Without orjson's own support for numpy, which writes NaT as a date.
 _OPTIONS = orjson.OPT_NON_STR_KEYS
 #: Not in every model's orjson.
@@ -49,7 +51,8 @@ def legacy_answer(result: Any, rows: int = 1) -> Answer:
     status = checked_status(result["statusCode"])
     if status >= 400 and "error" not in result:
         result = {**result, "error": str(result.get("message", ""))}
-    return Answer(dumps({**result, "statusCode": status}), JSON_TYPE, status=0 if status == 200 else status, rows=rows)
+    body = b"" if status in _WITHOUT_BODY else dumps({**result, "statusCode": status})
+    return Answer(body, JSON_TYPE, status=0 if status == 200 else status, rows=rows)
 
 
 def legacy_failure(error: ServingError) -> Answer:

@@ -82,6 +82,9 @@ def _in_child(uri: str) -> LocalModel:
 
 
 def _outcome(uri: str) -> Dict[str, Any]:
+    from .model_source import set_defaults
+
+    set_defaults()
     try:
         found = _fetch(uri)
     except BaseException as error:

@@ -43,7 +43,22 @@ class Pinned:
     version: str = ""
 
 
+#: Set unless the user has set them: no telemetry, no bars in the log, seconds instead of minutes until
+#: an unreachable server is reported.
+_MLFLOW_DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
+
 _importing = threading.Lock()
+
+
+def set_defaults() -> None:
+    """Make MLflow say soon what is wrong, in a process that does nothing but ask it."""
+    for name, value in _MLFLOW_DEFAULTS.items():
+        os.environ.setdefault(name, value)
 
 
 def import_mlflow() -> None:
@@ -154,7 +169,8 @@ def _pin_registered(uri: str) -> Pinned:
     path = uri[len("models:") :]
     name, slash, suffix = path[1:].rstrip("/").partition("/")
     name, at, alias = (name, "", "") if slash else _split_alias(name)
-    if not path.startswith("/") or not name or "/" in suffix or (at and not alias):
+    unpinned = not slash and not at and not name.startswith("m-")
+    if unpinned or not path.startswith("/") or not name or "/" in suffix or (at and not alias):
         raise ConfigError(
             f"{uri} is no model URI: write models:/<name>/<version>, models:/<name>@<alias>, "
             "models:/<name>/latest or models:/<model id>"

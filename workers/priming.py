@@ -37,7 +37,8 @@ def prime(modules: List[str]) -> List[str]:
         if make is None or name not in sys.modules:
             continue
         try:
-            with tempfile.TemporaryDirectory(prefix="modelhub-prime-") as folder, warnings.catch_warnings():
+            # in the gateway's own directory: a fork server that is killed here leaves nothing behind
+            with tempfile.TemporaryDirectory(prefix="prime-", dir=os.getcwd()) as folder, warnings.catch_warnings():
                 warnings.showwarning = lambda *_, **__: None  # MLflow's advice is for people who log models
                 path = os.path.join(folder, "model")
                 make(path)

@@ -110,7 +110,7 @@ class V2Dialect(Dialect):
         deadline = request.deadline
         if parsed.parameters:
             params = model.adapter.params(parsed.parameters)
-            deadline = _deadline(request, parsed, model.adapter)
+            deadline = deadline_of(request, parsed, model.adapter)
         arrays = {each.name: to_array(each) for each in parsed.inputs}
         inputs = model.adapter.conform(model.fields.opened(arrays, deadline))
         parsed.inputs = []
@@ -239,7 +239,7 @@ class ServedModel:
             raise NotSupported(f"requests of the kind {kind!r} are not supported by this model") from None
 
 
-def _deadline(request: InferRequest, parsed: V2Request, adapter: InputAdapter) -> float:
+def deadline_of(request: InferRequest, parsed: V2Request, adapter: InputAdapter) -> float:
     """The earlier of the gateway's deadline and the request's `timeout` in microseconds from receipt."""
     timeout = parsed.parameters.get("timeout", 0)
     if adapter.owns_parameter("timeout"):

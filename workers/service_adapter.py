@@ -16,7 +16,7 @@ import orjson
 
 from ..protocol.errors import DeadlineExceeded, InvalidRequest, ModelError, ServingError
 from ..protocol.messages import InferRequest
-from ..protocol.v2 import BINARY_TYPE, JSON_TYPE, V2Request, build_response, load_json, parse_document, parse_request
+from ..protocol.v2 import JSON_TYPE, V2Request, load_json, parse_document, parse_request
 from .async_executor import AsyncExecutor
 from .dialects import LEGACY, params_of, v2_document
 from .generate import GENERATE, text_of
@@ -25,15 +25,14 @@ from .inflate import MIN_COMPRESSED, choose_encoding, compress, inflate
 from .kinds import V2, is_json, unify
 from .legacy import dumps, is_legacy, legacy_answer
 from .model_inputs import schema_complaint
-from .model_outputs import to_outputs
 from .pdf import PdfOptions, render
-from .served import MESSAGE_LIMIT, Answer, Call, ServedModel
+from .served import MESSAGE_LIMIT, Answer, Call, ServedModel, deadline_of
 from .service_forms import FORMS, Asked, Form
 from .service_loading import served_by
 from .services import HANDLERS, ModelhubModelService, overrides
 from .spec import WorkerSpec
 from .streaming import STREAM, STREAMS, items_of
-from .tensors import to_array, to_output
+from .tensors import to_array
 
 Body = Union[bytes, bytearray, memoryview]
 
@@ -133,7 +132,7 @@ class ServiceAdapter(ServedModel):
             {},
             parsed,
             accept_encoding=request.accept_encoding,
-            deadline=request.deadline,
+            deadline=request.deadline if parsed is None else deadline_of(request, parsed, self.adapter),
             alone=True,
             name=self.name,
             version=self.version,
@@ -300,21 +299,4 @@ def _v2_answer(inner: ServedModel, call: ServiceCall, result: Any) -> Answer:
         if parsed.id is not None:
             head["id"] = parsed.id
         return Answer(dumps({**head, **result}), JSON_TYPE)
-    outputs = {each.name: each for each in to_outputs(result, inner.signature.outputs)}
-    chosen = list(outputs.values())
-    if parsed.outputs is not None:
-        missing = [each.name for each in parsed.outputs if each.name not in outputs]
-        if missing:
-            raise InvalidRequest(f"the model has no output {missing[0]!r}; it has {', '.join(map(repr, outputs))}")
-        chosen = [outputs[each.name] for each in parsed.outputs]
-    asked = {each.name: each for each in parsed.outputs or ()}
-    body, json_size = build_response(
-        call.name,
-        [
-            to_output(each.name, each.datatype, each.array, binary=parsed.wants_binary(asked.get(each.name)))
-            for each in chosen
-        ],
-        model_version=call.version,
-        request_id=parsed.id,
-    )
-    return Answer(body, JSON_TYPE if json_size is None else BINARY_TYPE, json_size=json_size)
+    return inner.dialects["infer"].encode(inner, call, result)

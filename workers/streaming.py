@@ -8,14 +8,14 @@ in the place of a batch; the worker stops when the client goes (`cancelled`) or 
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any, Callable, Iterable, Iterator, Optional
 
 from ..protocol.errors import Cancelled, DeadlineExceeded, InvalidRequest, ModelError, ServingError
 from ..protocol.messages import ChunkReply, InferReply
 from .generate import GENERATE_STREAM
 from .model_inputs import schema_complaint
 from .runner import Held, Reply, Runner
-from .served import MESSAGE_LIMIT, Call, ServedModel
+from .served import MESSAGE_LIMIT, Answer, Call, ServedModel
 
 #: Kinds of such requests in an InferRequest.
 STREAM = "stream"
@@ -30,7 +30,8 @@ def is_stream(held: Held) -> bool:
 def run_stream(
     model: ServedModel, runner: Runner, held: Held, emit: Callable[[Reply], None], cancelled: Callable[[], bool]
 ) -> Reply:
-    """Answer with chunks through `emit`; returns what ends the stream, an InferReply without a body or an error.
+    """Answer with chunks through `emit`; returns what ends the stream, an InferReply without a body or an error. Where
+    the first item says a `statusCode` of 400 or more, the InferReply is all there is, and has that item as its body.
 
     `cancelled` is asked after every chunk: whether nobody listens any more.
     """
@@ -41,11 +42,15 @@ def run_stream(
         return failed or runner.failure(request, ServingError("the request could not be decoded"))
     call, start = held.call, time.monotonic_ns()
     chunks = 0
+    refusal: Optional[Answer] = None
     try:
         items = model.stream(call)
         try:
             for item in items:
                 answer = model.encode(call, item)
+                if answer.status >= 400 and not chunks:
+                    refusal = answer  # before the first event: it is an answer with a status of its own
+                    break
                 emit((ChunkReply(request.id, answer.json_size), answer.body))
                 chunks += 1
                 if cancelled():
@@ -62,7 +67,10 @@ def run_stream(
     reply = InferReply(id=request.id, decode_ns=held.decode_ns, rows=call.rows)
     reply.wait_ns = max(start - held.arrived - held.decode_ns, 0)
     reply.predict_ns = time.monotonic_ns() - start
-    return reply, b""
+    if refusal is None:
+        return reply, b""
+    reply.status, reply.content_type = refusal.status, refusal.content_type
+    return reply, refusal.body
 
 
 def model_items(model: ServedModel, call: Call) -> Iterator[Any]:

@@ -33,6 +33,8 @@ def records_of_csv(raw: bytes, text_columns: Collection[str] = frozenset()) -> L
         raise InvalidRequest("the CSV body is not UTF-8") from None
     except Exception as error:  # pandas' parsers raise many kinds, and all of them speak of the body
         raise InvalidRequest(f"the body is no CSV with a header line: {type(error).__name__}") from None
+    if frame.empty:
+        raise InvalidRequest("the CSV body has a header line and no rows (curl keeps lines with --data-binary, not -d)")
     frame = frame.astype(object).where(frame.notna(), None)
     names = [str(name) for name in frame.columns]
     return [dict(zip(names, row)) for row in frame.itertuples(index=False, name=None)]
@@ -42,7 +44,7 @@ def as_rows(data: Any) -> List[Any]:
     """The rows of `data`: a list of objects, of lists or of values; one object is one row."""
     rows = [data] if isinstance(data, dict) else data
     if not isinstance(rows, list) or not rows:
-        raise InvalidRequest('the table must be a list of records (objects), or one object: {"data": [{"column": 1}]}')
+        raise InvalidRequest('the table must be records (objects), at least one: {"data": [{"column": 1}]}')
     kinds = set(map(type, rows))
     if len(kinds) > 1 and (dict in kinds or list in kinds):
         raise InvalidRequest("the rows of the table are of different kinds: send objects only")

@@ -214,7 +214,7 @@ def _without_numbers(row: Datatype, flat: List[Any], name: str) -> Array:
     import numpy as np
 
     types = set(map(type, flat))
-    if row.kind == "bytes" and types <= {str}:
+    if row.kind == "bytes" and types <= {str, bytes}:  # bytes: of a raw request, JSON has none
         return object_array(flat)
     if row.kind == "bool" and (types <= {bool} or (types <= {bool, int} and set(flat) <= {0, 1})):
         return np.array(flat, dtype="?")
@@ -233,7 +233,7 @@ _ACCEPTED = {"float": (float, int, type(None)), "int": (int, float), "bytes": (s
 
 def _unfit(row: Datatype, flat: List[Any], name: str) -> InvalidRequest:
     wrong = [type(each) for each in flat if type(each) not in _ACCEPTED[row.kind]]
-    found = _JSON_NAMES.get(wrong[0], "other numbers") if wrong else "such values"
+    found = _JSON_NAMES.get(wrong[0], "other numbers" if row.kind == "bool" else "numbers") if wrong else "such values"
     return InvalidRequest(f"the input {name!r} is {row.name}: its data must be {_WANTED[row.kind]}, not {found}")
 
 

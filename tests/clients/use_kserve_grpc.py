@@ -1,15 +1,11 @@
-"""What the unmodified KServe SDK's gRPC client gets: `python use_kserve_grpc.py HOST:PORT` prints it as JSON.
-
-Runs in an environment of its own (kserve.txt), without pytest or anything of ours. Every function called `case_…` is a
-case: {"name": {"result": …}} or, when the client raised, {"name": {"status": …, "message": …}}.
-"""
+"""What the unmodified KServe SDK's gRPC client gets: `python use_kserve_grpc.py HOST:PORT` prints it as JSON."""
 
 import asyncio
-import json
 import sys
 
 import grpc
 import numpy as np
+from cases import plain, run
 from kserve import InferenceGRPCClient, InferInput, InferRequest
 
 URL = sys.argv[1]
@@ -27,10 +23,6 @@ def pair(raw, right=3):
     return InferRequest("pair", inputs, request_id="request 7")
 
 
-def plain(output):
-    return [value.decode() if isinstance(value, bytes) else value for value in output.as_numpy().reshape(-1).tolist()]
-
-
 async def case_live(client):
     return await client.is_server_live()
 
@@ -45,12 +37,12 @@ async def case_model_ready(client):
 
 async def case_raw(client):
     answer = await client.infer(pair(True))
-    return [answer.id, answer.model_name, {output.name: plain(output) for output in answer.outputs}]
+    return [answer.id, answer.model_name, {output.name: plain(output.as_numpy()) for output in answer.outputs}]
 
 
 async def case_typed(client):
     answer = await client.infer(pair(False))
-    return [answer.id, answer.model_name, {output.name: plain(output) for output in answer.outputs}]
+    return [answer.id, answer.model_name, {output.name: plain(output.as_numpy()) for output in answer.outputs}]
 
 
 async def case_strings(client):
@@ -58,7 +50,7 @@ async def case_strings(client):
     answers = []
     for raw in (True, False):
         answer = await client.infer(InferRequest("sentiment", [tensor("text", texts, "BYTES", raw)]))
-        answers.append({output.name: plain(output) for output in answer.outputs}["label"])
+        answers.append({output.name: plain(output.as_numpy()) for output in answer.outputs}["label"])
     return answers
 
 
@@ -78,17 +70,8 @@ async def case_error_in_the_model(client):
 
 
 async def main() -> None:
-    answers = {}
     async with InferenceGRPCClient(URL, retries=0) as client:
-        for name, case in list(globals().items()):
-            if name.startswith("case_"):
-                try:
-                    answers[name] = {"result": await case(client)}
-                except grpc.RpcError as error:
-                    answers[name] = {"status": error.code().name, "message": error.details()}
-                except Exception as error:
-                    answers[name] = {"status": type(error).__name__, "message": str(error)}
-    print(json.dumps(answers))
+        await run(grpc.RpcError, lambda error: (error.code().name, error.details()), client)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """What MLServer's unmodified codecs make of our answers: `python use_mlserver.py URL` prints it as JSON.
 
-They make the request's document and read the answer's; it is posted as MLServer's users post it, nulls included. Runs
-in an environment of its own (mlserver.txt), without pytest or anything of ours. Every function called `case_…` is a
-case: {"name": {"result": …}} or, where an error was answered, {"name": {"status": …, "message": …}}.
+They make the request's document and read the answer's; it is posted as MLServer's users post it, nulls included.
 """
 
+import asyncio
 import datetime
 import json
 import sys
@@ -13,6 +12,7 @@ import urllib.request
 
 import numpy as np
 import pandas as pd
+from cases import EXTREMES, run
 from mlserver.codecs import Base64Codec, DatetimeCodec, NumpyCodec, NumpyRequestCodec, PandasCodec, StringCodec
 from mlserver.types import (
     InferenceErrorResponse,
@@ -25,17 +25,8 @@ from mlserver.types import (
 )
 
 URL = sys.argv[1]
-EXTREMES = {
-    "BOOL": np.array([True, False, True]),
-    **{
-        kind.upper(): np.array([np.iinfo(kind).min, 1, np.iinfo(kind).max], dtype=kind)
-        for kind in ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
-    },
-    "FLOAT16": np.array([-65504, 0.5, 65504], dtype=np.float16),
-    "FLOAT32": np.array([np.finfo(np.float32).min, 0.1, np.finfo(np.float32).tiny], dtype=np.float32),
-    "FLOAT64": np.array([np.finfo(np.float64).min, 0.1, np.finfo(np.float64).tiny]),
-}
-TEXTS = ["", "naïve ☃ 🎉", 'quote " and \\ and \n']
+NUMBERS = {name: array for name, array in EXTREMES.items() if name != "STR"}
+TEXTS = EXTREMES["STR"].tolist()
 FLOWERS = pd.DataFrame(
     {"sepal_length": [5.1, 6.3], "sepal_width": [3.5, 3.3], "petal_length": [1.4, 6.0], "petal_width": [0.2, 2.5]}
 )
@@ -60,12 +51,12 @@ def case_numpy():
 
 def case_every_datatype():
     """The names whose values came back changed."""
-    inputs = [NumpyCodec.encode_input(name, array) for name, array in EXTREMES.items()]
+    inputs = [NumpyCodec.encode_input(name, array) for name, array in NUMBERS.items()]
     back = {output.name: output for output in infer("echo", InferenceRequest(inputs=inputs)).outputs}
-    kinds = {name: NumpyCodec.decode_output(back[name]) for name in EXTREMES}
+    kinds = {name: NumpyCodec.decode_output(back[name]) for name in NUMBERS}
     return [
         name
-        for name, array in EXTREMES.items()
+        for name, array in NUMBERS.items()
         if kinds[name].dtype != array.dtype or kinds[name].reshape(-1).tolist() != array.tolist()
     ]
 
@@ -121,23 +112,19 @@ def case_error_unknown_model():
     infer("nosuch", PandasCodec.encode_request(FLOWERS))
 
 
+def case_error_vector():
+    """A vector is sent as [n, 1], which a tensor of rank 1 is not: MLServer and MLflow itself refuse it too."""
+    vector = np.array([1, 2, 3], dtype=np.float32)
+    infer("pair", InferenceRequest(inputs=[NumpyCodec.encode_input(name, vector) for name in ("left", "right")]))
+
+
 def case_error_unknown_input():
     infer("iris", PandasCodec.encode_request(FLOWERS.rename(columns={"petal_width": "middle"})))
 
 
-def main() -> None:
-    answers = {}
-    for name, case in list(globals().items()):
-        if name.startswith("case_"):
-            try:
-                answers[name] = {"result": case()}
-            except urllib.error.HTTPError as error:
-                said = InferenceErrorResponse.model_validate_json(error.read())
-                answers[name] = {"status": error.code, "message": said.error}
-            except Exception as error:
-                answers[name] = {"status": type(error).__name__, "message": str(error)}
-    print(json.dumps(answers))
+def said(error):
+    return error.code, InferenceErrorResponse.model_validate_json(error.read()).error
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(run(urllib.error.HTTPError, said))

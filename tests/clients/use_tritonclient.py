@@ -1,44 +1,23 @@
-"""What an unmodified tritonclient gets from a gateway: `python use_tritonclient.py URL` prints it as JSON.
-
-Runs in an environment of its own (tritonclient.txt), without pytest or anything of ours. Every function called
-`case_…` is a case: {"name": {"result": …}} or, when the client raised, {"name": {"status": …, "message": …}}.
-"""
+"""What an unmodified tritonclient gets from a gateway: `python use_tritonclient.py URL` prints it as JSON."""
 
 import asyncio
-import json
 import sys
 
 import ml_dtypes
 import numpy as np
 import tritonclient.http
 import tritonclient.http.aio
+from cases import EXTREMES, plain, run
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 IRIS = {"sepal_length": 6.3, "sepal_width": 3.3, "petal_length": 6.0, "petal_width": 2.5}
-#: Extremes of every type, as the model `datatypes` names its tensors.
-EXTREMES = {
-    "BOOL": np.array([True, False, True]),
-    **{
-        kind.upper(): np.array([np.iinfo(kind).min, 1, np.iinfo(kind).max], dtype=kind)
-        for kind in ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
-    },
-    "FLOAT16": np.array([-65504, 0.5, 65504], dtype=np.float16),
-    "FLOAT32": np.array([np.finfo(np.float32).min, 0.1, np.finfo(np.float32).tiny], dtype=np.float32),
-    "FLOAT64": np.array([np.finfo(np.float64).min, 0.1, np.finfo(np.float64).tiny]),
-    "STR": np.array(["", "naïve ☃ 🎉", 'quote " and \\ and \n'], dtype=object),
-}
 
 
 def tensor(name, array, binary):
     made = InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
     made.set_data_from_numpy(array, binary_data=binary)
     return made
-
-
-def plain(array):
-    """JSON for an array: its values, bytes as text."""
-    return [value.decode() if isinstance(value, bytes) else value for value in array.reshape(-1).tolist()]
 
 
 def pair(client, **options):
@@ -65,11 +44,15 @@ def case_server_metadata(client):
 
 
 def case_model_metadata(client):
-    return [client.get_model_metadata("pair"), client.get_model_metadata("iris", "1")]
+    return client.get_model_metadata("pair")
+
+
+def case_metadata_of_a_version(client):
+    return [each["name"] for each in client.get_model_metadata("iris", "1")["inputs"]]
 
 
 def case_repository_index(client):
-    return client.get_model_repository_index()
+    return sorted(row["name"] for row in client.get_model_repository_index() if row["state"] == "READY")
 
 
 def case_columns(client):
@@ -166,13 +149,10 @@ def case_many_at_once(client):
     return [float(result.as_numpy(first(result.get_response()))[0, 0]) for result in results]
 
 
-def case_asyncio_client(client):
-    async def ask():
-        async with tritonclient.http.aio.InferenceServerClient(sys.argv[1].removeprefix("http://")) as other:
-            result = await pair(other)
-            return [await other.is_server_ready(), plain(result.as_numpy("sum"))]
-
-    return asyncio.run(ask())
+async def case_asyncio_client(client):
+    async with tritonclient.http.aio.InferenceServerClient(sys.argv[1].removeprefix("http://")) as other:
+        result = await pair(other)
+        return [await other.is_server_ready(), plain(result.as_numpy("sum"))]
 
 
 def case_error_unknown_model(client):
@@ -205,20 +185,10 @@ def case_error_in_the_model(client):
     return client.infer("pair", inputs).get_response()
 
 
-def main() -> None:
-    client = InferenceServerClient(sys.argv[1].removeprefix("http://"), concurrency=8)
-    answers = {}
-    for name, case in list(globals().items()):
-        if name.startswith("case_"):
-            try:
-                answers[name] = {"result": case(client)}
-            except InferenceServerException as error:
-                answers[name] = {"status": error.status(), "message": error.message()}
-            except Exception as error:
-                answers[name] = {"status": type(error).__name__, "message": str(error)}
-    client.close()
-    print(json.dumps(answers))
+async def main() -> None:
+    with InferenceServerClient(sys.argv[1].removeprefix("http://"), concurrency=8) as client:
+        await run(InferenceServerException, lambda error: (error.status(), error.message()), client)
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(main())

@@ -1,42 +1,22 @@
-"""What an unmodified tritonclient gets over gRPC: `python use_tritonclient_grpc.py HOST:PORT` prints it as JSON.
-
-Runs in an environment of its own (tritonclient.txt), without pytest or anything of ours. Every function called
-`case_…` is a case: {"name": {"result": …}} or, when the client raised, {"name": {"status": …, "message": …}}.
-"""
+"""What an unmodified tritonclient gets over gRPC: `python use_tritonclient_grpc.py HOST:PORT` prints it as JSON."""
 
 import asyncio
-import json
 import queue
 import sys
 
 import numpy as np
 import tritonclient.grpc.aio
+from cases import EXTREMES, plain, run
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 URL = sys.argv[1]
-#: Extremes of every type, as the model `datatypes` names its tensors.
-EXTREMES = {
-    "BOOL": np.array([True, False, True]),
-    **{
-        kind.upper(): np.array([np.iinfo(kind).min, 1, np.iinfo(kind).max], dtype=kind)
-        for kind in ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
-    },
-    "FLOAT16": np.array([-65504, 0.5, 65504], dtype=np.float16),
-    "FLOAT32": np.array([np.finfo(np.float32).min, 0.1, np.finfo(np.float32).tiny], dtype=np.float32),
-    "FLOAT64": np.array([np.finfo(np.float64).min, 0.1, np.finfo(np.float64).tiny]),
-    "STR": np.array(["", "naïve ☃ 🎉", 'quote " and \\ and \n'], dtype=object),
-}
 
 
 def tensor(name, array, kind=InferInput):
     made = kind(name, list(array.shape), np_to_triton_dtype(array.dtype))
     made.set_data_from_numpy(array)
     return made
-
-
-def plain(array):
-    return [value.decode() if isinstance(value, bytes) else value for value in array.reshape(-1).tolist()]
 
 
 def pair_inputs(right=3):
@@ -73,7 +53,8 @@ def case_model_config(client):
 
 
 def case_repository_index(client):
-    return sorted(row["name"] for row in client.get_model_repository_index(as_json=True)["models"])
+    rows = client.get_model_repository_index(as_json=True)["models"]
+    return sorted(row["name"] for row in rows if row["state"] == "READY")
 
 
 def case_statistics(client):
@@ -137,13 +118,10 @@ def case_stream(client):
     return [result.get_response().id if error is None else str(error)[:30] for result, error in answers]
 
 
-def case_asyncio_client(client):
-    async def ask():
-        async with tritonclient.grpc.aio.InferenceServerClient(URL) as other:
-            result = await other.infer("pair", pair_inputs())
-            return [await other.is_server_ready(), plain(result.as_numpy("sum"))]
-
-    return asyncio.run(ask())
+async def case_asyncio_client(client):
+    async with tritonclient.grpc.aio.InferenceServerClient(URL) as other:
+        result = await other.infer("pair", pair_inputs())
+        return [await other.is_server_ready(), plain(result.as_numpy("sum"))]
 
 
 def case_error_unknown_model(client):
@@ -170,19 +148,10 @@ def case_error_in_the_model(client):
     client.infer("pair", pair_inputs(2))
 
 
-def main() -> None:
-    answers = {}
+async def main() -> None:
     with InferenceServerClient(URL) as client:
-        for name, case in list(globals().items()):
-            if name.startswith("case_"):
-                try:
-                    answers[name] = {"result": case(client)}
-                except InferenceServerException as error:
-                    answers[name] = {"status": error.status(), "message": error.message()}
-                except Exception as error:
-                    answers[name] = {"status": type(error).__name__, "message": str(error)}
-    print(json.dumps(answers))
+        await run(InferenceServerException, lambda error: (error.status(), error.message()), client)
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(main())

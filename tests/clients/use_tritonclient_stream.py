@@ -1,15 +1,15 @@
 """What an unmodified tritonclient gets of models that stream: `python use_tritonclient_stream.py HOST:PORT`.
 
-As `use_tritonclient_grpc.py`, which it stands beside; its models are those of tests/serving/test_streaming.py.
+The models are those of tests/serving/test_streaming.py.
 """
 
 import asyncio
-import json
 import queue
 import sys
 
 import numpy as np
 import tritonclient.grpc.aio
+from cases import run
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
@@ -54,16 +54,13 @@ def case_empty_final_response(client):
     return streamed(client, 3, ("counter", [2]), enable_empty_final_response=True)
 
 
-def case_asyncio(client):
-    async def ask():
-        async def requests():
-            # This form has no argument for an empty final response.
-            yield {"model_name": "counter", "inputs": numbers(2)}
+async def case_asyncio(client):
+    async def requests():
+        # This form has no argument for an empty final response.
+        yield {"model_name": "counter", "inputs": numbers(2)}
 
-        async with tritonclient.grpc.aio.InferenceServerClient(URL) as other:
-            return [said(result) async for result, error in other.stream_infer(requests()) if error is None]
-
-    return asyncio.run(ask())
+    async with tritonclient.grpc.aio.InferenceServerClient(URL) as other:
+        return [said(result) async for result, error in other.stream_infer(requests()) if error is None]
 
 
 def case_error_in_the_middle(client):
@@ -80,19 +77,10 @@ def case_cancelled(client):
     return said(result)
 
 
-def main() -> None:
-    answers = {}
+async def main() -> None:
     with InferenceServerClient(URL) as client:
-        for name, case in list(globals().items()):
-            if name.startswith("case_"):
-                try:
-                    answers[name] = {"result": case(client)}
-                except InferenceServerException as error:
-                    answers[name] = {"status": error.status(), "message": error.message()}
-                except Exception as error:
-                    answers[name] = {"status": type(error).__name__, "message": str(error)}
-    print(json.dumps(answers))
+        await run(InferenceServerException, lambda error: (error.status(), error.message()), client)
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(main())

@@ -65,6 +65,7 @@ def test_the_schema_accepts_the_example(validator: Draft202012Validator) -> None
         {"defaults": {"name": "x"}},
         {"models": [{"uri": "x"}]},
         {"models": [{"name": "a/b", "uri": "x"}]},
+        {"models": [{"name": "stats", "uri": "x"}]},
         {"models": [{"name": "a", "limits": {"queue": 0}}]},
         {"models": [{"name": "a", "replicas": 0}]},
         {"groups": [{"name": "g", "load": "slow"}]},
@@ -109,6 +110,16 @@ def test_the_sections_have_the_keys_of_the_documentation() -> None:
 def test_the_reference_is_current() -> None:
     """`modelhub schema --markdown > docs/configuration.md` makes it so."""
     assert (ROOT / "docs/configuration.md").read_text(encoding="utf-8") == markdown()
+
+
+def test_a_name_that_is_a_route() -> None:
+    with pytest.raises(ValidationError, match="/v2/models/stats is the statistics of all models"):
+        ModelSettings(name="stats", uri="/models/iris")
+
+
+def test_a_registered_model_without_a_version() -> None:
+    with pytest.raises(ValidationError, match="names no version; write models:/iris/<version>, models:/iris/latest or"):
+        ModelSettings(name="iris", uri="models:/iris")
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,11 @@ def test_syntax_errors_name_file_and_line(text: str, line: int) -> None:
         parse(text, "models.yaml")
 
 
+def test_a_tab_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^f:2: not valid YAML: a tab: indent with spaces$"):
+        parse("models:\n\t- {name: a}\n", "f")
+
+
 def test_two_documents_in_one_file_are_an_error() -> None:
     with pytest.raises(ConfigError, match=r"^f:2: not valid YAML"):
         parse("a: 1\n---\nb: 2\n", "f")

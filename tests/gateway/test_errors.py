@@ -187,3 +187,13 @@ async def test_errors_are_counted_and_a_good_request_follows_on_the_same_connect
             writer.write(to_bytes("GET", path))
             assert (await read_answer(reader)).status == status
         assert front.metrics.errors == {404: 2}
+
+
+async def test_errors_that_are_answers_in_another_form_are_counted_too() -> None:
+    async def refusing(request: InferRequest, body: Any) -> tuple[InferReply, Any]:
+        return InferReply(id=0, status=422), b"{}"
+
+    async with serving(Model(answering=refusing)) as front:
+        assert (await front.post("/models/none/invocations", b"{}")).status == 404
+        assert (await front.post(INFER, b"{}")).status == 422
+        assert front.metrics.errors == {404: 1, 422: 1}

@@ -76,6 +76,7 @@ async def test_what_does_not_exist(fetcher: Fetcher, logged: Any, mlflow_server:
     [
         "models:/",
         "models:echo/1",
+        "models:/echo",
         "models:/a/b/c",
         "models:/echo@",
         "models:/@x",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from processes import until
 
 from modelhub.serving.gateway.artifacts import ArtifactStore, local_path, local_source
-from modelhub.serving.gateway.fetch import Fetcher
+from modelhub.serving.gateway.fetch import Fetcher, Resolved
 from modelhub.serving.protocol.errors import ConfigError, LoadError, NotFound
 
 remote = pytest.mark.asyncio(loop_scope="module")
@@ -255,6 +256,50 @@ async def test_a_state_directory_that_cannot_be_written(fetcher: Fetcher, logged
     (tmp_path / "artifacts").touch()
     with pytest.raises(LoadError, match=r"server\.state_dir"):
         await ArtifactStore(tmp_path, ROOMY, fetcher).ensure("models:/echo/1")
+
+
+class Source:
+    """A fetcher of one small model, `models:/x/<anything>`."""
+
+    async def resolve(self, uri: str) -> Resolved:
+        return Resolved(uri=uri, version="1", source=uri)
+
+    async def fetch(self, uri: str, destination: Path, progress: Any) -> Path:
+        await asyncio.to_thread(destination.mkdir)
+        await asyncio.to_thread((destination / "MLmodel").write_text, "flavors: {}\n")
+        return destination
+
+
+async def test_a_caller_that_is_cancelled_while_the_cache_is_pruned_holds_nothing(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path, 1, Source())  # type: ignore[arg-type]
+    prune, pruning = store.prune, asyncio.Event()
+
+    async def slowly() -> int:
+        pruning.set()
+        return await asyncio.Event().wait()
+
+    store.prune = slowly  # type: ignore[method-assign]
+    caller = asyncio.create_task(store.ensure("models:/x/1"))
+    await pruning.wait()
+    caller.cancel()
+    await asyncio.wait({caller})
+    assert len(cached(tmp_path)) == 1
+    await prune()
+    assert cached(tmp_path) == set()
+
+
+@pytest.mark.allow_blocking
+async def test_a_download_that_was_broken_off_goes_with_the_next(tmp_path: Path) -> None:
+    """Whatever that brings; one that is under way, of another gateway, stays."""
+    store = ArtifactStore(tmp_path, ROOMY, Source())  # type: ignore[arg-type]
+    parts = tmp_path / "artifacts" / ".part"
+    for name in ("left", "busy.part", "left-too.part"):
+        (parts / name).mkdir(parents=True)
+    busy = store._try_lock("busy", fcntl.LOCK_EX)
+    assert busy is not None
+    (await store.ensure("models:/x/1")).release()
+    assert [part.name for part in parts.iterdir()] == ["busy.part"]
+    os.close(busy)
 
 
 RACER = """

@@ -109,6 +109,19 @@ async def test_a_worker_that_cannot_be_told_so_much_is_refused(servers: ForkServ
         await server.fork(told, 0, "fork", [])
 
 
+async def test_a_worker_that_ends_before_it_was_told_all_does_not_hold_up_its_fork_server(
+    servers: ForkServers, tmp_path: Path
+) -> None:
+    """It is told more than a pipe holds, and its interpreter does not start."""
+    server = await one(servers)
+    told = spec(tmp_path)
+    told.env.update(PYTHONHOME="/nowhere", LONG="x" * 100_000)
+    log = os.open(os.devnull, os.O_WRONLY)
+    worker = await asyncio.wait_for(server.fork(told, log, "spawn", []), 10)
+    os.close(log)
+    assert (await asyncio.wait_for(worker.exited, 10)).code == 1
+
+
 async def test_the_end_of_a_fork_server_is_told_to_all_who_wait_and_another_is_started(
     servers: ForkServers, tmp_path: Path
 ) -> None:

@@ -207,6 +207,7 @@ def test_priority_goes_first_in_the_queue(slow: Gateway) -> None:
     """By Triton's parameter and by our metadata over gRPC, by a header over REST; the worker holds two requests."""
     order: queue.SimpleQueue[str] = queue.SimpleQueue()
     request = slow_request(60.0)
+    until(lambda: in_flight(slow) == 0, 20, "the worker has done what other tests have cancelled")
     with grpc.insecure_channel(slow.grpc_url) as channel, ThreadPoolExecutor() as threads:
         call = channel.unary_unary(f"{SERVICE}/ModelInfer")
 

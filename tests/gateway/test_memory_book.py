@@ -24,6 +24,17 @@ def test_sizes_are_there_after_a_restart(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "state").iterdir()] == ["memory.json"]
 
 
+def test_two_gateways_with_one_folder_keep_what_each_has_learnt(tmp_path: Path) -> None:
+    one, other = MemoryBook(tmp_path), MemoryBook(tmp_path)
+    one.remember("a", 10)
+    one.save()
+    other.remember("b", 20)
+    other.save()
+    one.remember("c", 30)
+    one.save()
+    assert [MemoryBook(tmp_path).size(source) for source in "abc"] == [10, 20, 30]
+
+
 @pytest.mark.parametrize("text", ["", "[1, 2]", '{"a": "much"}', '{"a": null}', "\xff\xfe"])
 def test_a_file_that_makes_no_sense_is_begun_anew(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "memory.json").write_bytes(text.encode("latin-1"))

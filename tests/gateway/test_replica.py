@@ -22,6 +22,7 @@ from modelhub.serving.gateway.channel import Channel
 from modelhub.serving.gateway.dispatcher import Dispatcher
 from modelhub.serving.gateway.environments import Environment
 from modelhub.serving.gateway.fork_server import ForkServers
+from modelhub.serving.gateway.memory import Memory
 from modelhub.serving.gateway.replica import Replica, ReplicaPlan
 from modelhub.serving.protocol.messages import InferRequest
 from modelhub.serving.workers.spec import WorkerSpec
@@ -221,6 +222,16 @@ async def test_one_that_failed_beside_others_comes_back_after_a_rest(stage: Stag
     assert b"3.0" in bytes(answer[1])
     await asyncio.wait_for(replica.stop(), 10)
     assert not stage.left()
+
+
+async def test_what_loading_took_is_no_growth(stage: Stage, models: Path) -> None:
+    """When the container is full, the worker goes that has grown most since it became ready."""
+    replica = stage.replica(models / "identity")
+    await stage.owner.until("loading")
+    replica.baseline = Memory(private=1, rss=1)  # as the watch found it while it loaded
+    await stage.owner.until("ready")
+    assert replica.baseline == Memory(), "to be measured anew"
+    await asyncio.wait_for(replica.stop(), 10)
 
 
 async def test_a_fork_server_that_dies_while_a_worker_is_started_costs_a_restart_only(

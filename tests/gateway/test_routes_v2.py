@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import logging
 import time
 from typing import Any
 
@@ -277,6 +278,8 @@ async def test_a_client_that_asks_first() -> None:
         (await front.send(head.format(INFER, "100-continue", 1025).encode())).assert_error(413)
         (await front.send(head.format("/v2/models/no/infer", "100-continue", 1).encode())).assert_error(404)
         (await front.send(head.format(INFER, "200-maybe", 1).encode())).assert_error(417)
+        old = head.format(INFER, "100-continue", 5).replace("HTTP/1.1", "HTTP/1.0") + "hello"
+        assert (await front.send(old.encode())).body == b"hello"  # HTTP/1.0 knows no interim answers
         async with front.connection() as (reader, writer):
             writer.write(head.format(INFER, "100-Continue", 5).encode())
             assert (await reader.readuntil(b"\r\n\r\n")) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -337,6 +340,19 @@ async def test_a_client_that_leaves_takes_its_request_along() -> None:
             await asyncio.wait_for(begun.wait(), 5)
         await asyncio.wait_for(cancelled.wait(), 5)
     assert model.stats.requests == {("infer", 499): 1}
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    model = Model()
+    async with serving(model) as front:
+        async with front.connection() as (reader, writer):
+            writer.write(to_bytes("POST", INFER, None, {"Expect": "100-continue", "Content-Length": "9"}))
+            await reader.readuntil(b"\r\n\r\n")  # it waits for the body now
+        async with asyncio.timeout(5):
+            while not front.metrics.errors:
+                await front.get("/v2/health/live")
+    assert model.stats.requests == {("infer", 499): 1}
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_requests_in_one_packet_are_answered_in_their_order() -> None:

@@ -75,6 +75,14 @@ ON_THE_WIRE = {
 }
 
 
+def test_an_error_arrives_whatever_it_quotes() -> None:
+    caught = KeyError("a")
+    for message, arrives in (("half a pair: \ud800", "half a pair: ?"), (caught, "'a'")):
+        error = ServingError(message)  # type: ignore[arg-type]
+        [(reply, _)] = codec.decode(codec.encode([(messages.ErrorReply(7, error.code, error.message), b"")]))
+        assert reply.message == arrives
+
+
 @pytest.mark.parametrize("kind", sorted(SAMPLES))
 def test_a_message_on_the_wire(kind: str) -> None:
     (frame,) = codec.encode([(SAMPLES[kind], b"")])

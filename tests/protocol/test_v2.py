@@ -15,7 +15,6 @@ from modelhub.serving.protocol.v2 import (
     build_response,
     check_content_type,
     did_you_mean,
-    parse_json_size,
     parse_request,
 )
 
@@ -117,16 +116,6 @@ def test_hostile_binary_lengths(item: dict[str, object], tail: int) -> None:
 def test_hostile_json_sizes(json_size: int) -> None:
     with pytest.raises(InvalidRequest):
         parse_request(request(GOOD), json_size)
-
-
-@pytest.mark.parametrize("text", ["", "-1", "+1", " 1", "1 ", "１", "1.0", "0x1", "1_0", "9" * 30])
-def test_header_values_that_are_no_plain_numbers(text: str) -> None:
-    with pytest.raises(InvalidRequest):
-        parse_json_size(text)
-
-
-def test_header_value() -> None:
-    assert parse_json_size("0012") == 12
 
 
 def test_binary_tensors_are_views_in_the_order_of_their_inputs() -> None:

@@ -267,6 +267,12 @@ def test_bodies(shared_gateway: Gateway, group: Any) -> None:
     assert count > 10
 
 
+@pytest.mark.parametrize("path", ["/models/identity/invocations", "/v1/models/identity:predict"])
+def test_half_a_surrogate_pair_beside_a_nan(shared_gateway: Gateway, path: str) -> None:
+    """Read by Python's own parser, which takes both; the error may quote it."""
+    assert shared_gateway.post(path, b'{"\\ud800": NaN}', {"Content-Type": "application/json"}).status == 400
+
+
 def test_there_are_several_hundred() -> None:
     assert sum(len(requests(group)) for group in GROUPS) > 500
 

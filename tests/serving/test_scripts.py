@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +166,33 @@ def test_a_load_that_fails_stops_the_script_at_once(start: Start) -> None:
     assert running.code() == 1
     assert "LoadError" in running.log().splitlines()[-1]
     assert "nothing-there is no MLflow model" in running.log()
+
+
+def test_a_tracking_server_that_is_not_there_is_said_soon(tmp_path: Path) -> None:
+    """MLflow alone would ask eight times, for minutes."""
+    asked = []
+
+    class Unavailable(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(503)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Unavailable) as server:
+        threading.Thread(target=server.serve_forever).start()
+        uri = f"http://127.0.0.1:{server.server_port}"
+        script = "from modelhub.serving import ModelhubModelService as S; S('a', 'models:/a/1').load()"
+        env = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0"}
+        running = ScriptProcess(["python", "-c", script], tmp_path, env=env)
+        try:
+            assert running.code() == 1
+        finally:
+            running.kill()
+            server.shutdown()
+    assert len(asked) == 3
+    assert f"could not be read from the tracking server {uri}" in running.log()
 
 
 def test_an_interrupt_is_passed_on(start: Start) -> None:

@@ -115,6 +115,20 @@ def test_async_handlers_and_their_deadline() -> None:
         ask(adapter, {"text": "x", "sleep": 30}, deadline=time.monotonic() + 0.05)
 
 
+class AsyncRaw(ModelhubModelService):
+    async def predict_raw(self, request: Any, headers: Any = None) -> Any:
+        await asyncio.sleep(30)
+
+
+def test_the_timeout_of_a_v2_request() -> None:
+    adapter = served(AsyncRaw("m", ""))
+    inputs = [{"name": "x", "shape": [1], "datatype": "INT64", "data": [1]}]
+    with pytest.raises(DeadlineExceeded):
+        ask(adapter, {"inputs": inputs, "parameters": {"timeout": 50_000}})
+    with pytest.raises(InvalidRequest, match="microseconds"):
+        ask(adapter, {"inputs": inputs, "parameters": {"timeout": "soon"}})
+
+
 class Before(ModelhubModelService):
     def predict_text(self, request: Any, headers: Any = None) -> Any:
         found = super().predict_text({"text": request["text"].strip()})

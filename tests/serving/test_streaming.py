@@ -32,7 +32,7 @@ from modelhub.serving import ModelhubModelService
 
 
 class Words(ModelhubModelService):
-    """Streams the words; "boom" fails, "forever" has no end and notes when it was closed."""
+    """Streams the words; "boom" fails, "no" is refused, "forever" has no end and notes when it was closed."""
 
     def load(self):
         self.ready = True
@@ -41,6 +41,9 @@ class Words(ModelhubModelService):
         for word in request["text"].split():
             if word == "boom":
                 raise RuntimeError("it broke")
+            if word == "no":
+                yield {"statusCode": 422, "message": "no such word"}
+                continue
             if word == "forever":
                 try:
                     while True:
@@ -200,6 +203,19 @@ def test_errors_before_and_after_the_first_event(streams: Gateway) -> None:
     binary = {"inputs": [{"name": "input-0", "shape": [1], "datatype": "INT64", "data": [4]}]}
     refused = streams.post("/v2/models/counter/infer_stream", {**binary, "parameters": {"binary_data_output": True}})
     assert (refused.status, "cannot be streamed" in refused.json()["error"]) == (400, True)
+
+
+@pytest.mark.parametrize("model", ["words", "threaded"])
+def test_a_refusal_before_the_first_event_is_the_answer(streams: Gateway, model: str) -> None:
+    refusal = {"statusCode": 422, "message": "no such word", "error": "no such word"}
+    answer = streams.post(f"/v2/models/{model}/infer_stream", {"text": "no more"})
+    assert (answer.status, answer.json()) == (422, refusal)
+    answer = streams.post(f"/v2/models/{model}/generate_stream", {"text_input": "no more"})
+    assert (answer.status, answer.json()) == (422, {"error": "no such word"})
+    assert events(streams, model, {"text": "one no more"})[1:] == [
+        refusal,
+        {"statusCode": 200, "data": {"word": "more"}},
+    ]
 
 
 @pytest.mark.parametrize("model", ["words", "threaded"])

@@ -52,7 +52,7 @@ class Model:
         self.name, self.version, self.label = name, version, f"{name}/{version}"
         self.uri, self.group = "./iris", None
         self.state = ModelState.READY
-        self.serves = True
+        self.serves, self.retired, self.successor = True, False, None
         self.reason = ""
         self.timeout = 30.0
         self.phase_seconds = 2.14

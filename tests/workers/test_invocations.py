@@ -129,7 +129,8 @@ def test_clear_messages(served: Served) -> None:
     ):
         status, message = ask(served("iris"), json.dumps(body).encode())
         assert (status, words in str(message)) == (0, True), message
-    assert "not valid JSON" in str(ask(served("iris"), b'{"a": NaN')[1])
+    for body in (b'{"a": NaN', b'{"\\ud800": NaN}'):
+        assert "not valid JSON" in str(ask(served("iris"), body)[1])
     assert "not UTF-8" in str(ask(served("iris"), b"\xff\xfe", "text/csv")[1])
     assert ask(served("iris"), CSV.encode(), "text/csv; charset=UTF-8")[0] == 200
     assert ask(served("digits"), b"a,b\n1,2\n", "text/csv")[0] == 0
@@ -199,6 +200,16 @@ def test_v1_files() -> None:
     assert kept.got.shape == (2, 4, 4, 3)
     assert v1(model, {"instances": [{"b64": base64.b64encode(pdf_file("red")).decode()}]}) == [1, 2]
     assert kept.got.shape == (1, 4, 4, 3)
+
+
+def test_v1_bytes_in_a_column() -> None:
+    record = {"image": {"b64": "AAE="}, "name": "x"}
+    model, kept = keeping(column("binary", "image"), column("string", "name"))
+    v1(model, {"instances": [record, record]})
+    assert kept.got.to_dict("list") == {"image": [b"\0\1"] * 2, "name": ["x"] * 2}
+    model, kept = keeping(column("string", "image"))
+    v1(model, {"instances": [record]})
+    assert kept.got["image"].tolist() == ["AAE="]
 
 
 @pytest.mark.parametrize(

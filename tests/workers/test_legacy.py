@@ -196,6 +196,25 @@ def test_bytes_of_no_known_kind_for_a_model_that_takes_bytes() -> None:
     assert "neither an image nor a PDF" in answer["message"]
 
 
+@pytest.mark.parametrize(
+    ("body", "content_type", "words"),
+    [
+        (b"x,y", "text/csv", "no rows (curl keeps lines with --data-binary, not -d)"),
+        (b"x,y\n1,2", "application/x-www-form-urlencoded", "by Content-Type (text/csv, …)"),
+        (b'[{"x": 1}]', "application/x-www-form-urlencoded", 'a table is {"data": […]}'),
+        (b'[{"x": 1}]', "application/json", "a JSON object with one of the fields text, data"),
+        ({"x": 1}, "", "none of the fields text, data, image, images, pdf_file, byte_stream, inputs; its fields: x"),
+        ({"instances": [1]}, "", "; instances is for POST /v1/models/{model}:predict"),
+        ({"dataframe_split": {}}, "", "; dataframe_split is for POST /models/{model}/invocations"),
+        ({"inputs": [], "params": {"factor": 1}}, "", 'parameters go into "parameters"'),
+    ],
+)
+def test_mistakes_that_name_the_next_step(body: Any, content_type: str, words: str) -> None:
+    status, answer = send(keeping(column("long", "x"))[0], body, content_type)
+    assert status in (0, 400)  # in V2's form, or in this one
+    assert words in answer["error"]
+
+
 # ---- which form an error takes ----------------------------------------------------------------------
 
 
@@ -267,6 +286,8 @@ def test_what_a_handler_returns_in_this_form_is_passed_on() -> None:
     answer = legacy_answer({"statusCode": "503", "message": "later", "error": {"code": 7}})
     assert (answer.status, json.loads(bytes(answer.body))["error"]) == (503, {"code": 7})
     assert legacy_answer({"statusCode": 201}).status == 201
+    answer = legacy_answer({"statusCode": 204, "data": "x"})
+    assert (answer.status, answer.body) == (204, b"")
 
 
 @pytest.mark.parametrize("status", [None, "ok", 0, 99, 600, [200], float("inf")])

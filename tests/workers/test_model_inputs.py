@@ -12,6 +12,7 @@ from served_calls import ask, columns, outputs, tensors
 from v2_client import binary_request, parse, tensor
 
 from modelhub.serving.protocol.errors import InvalidRequest
+from modelhub.serving.workers.model_inputs import schema_complaint
 from modelhub.serving.workers.served import ServedModel
 
 Save = Callable[..., ServedModel]
@@ -111,6 +112,37 @@ def test_schema_complaints_do_not_quote_the_data(save: Save) -> None:
         outputs(model, tensor("x", "BYTES", [1], ['["my secret"]']))
     assert "my secret" not in caught.value.message
     assert "dictionary" in caught.value.message
+
+
+def test_type_hint_complaints_name_the_field() -> None:
+    import pydantic
+    from mlflow.exceptions import MlflowException
+    from mlflow.types.type_hints import _validate_data_against_type_hint
+
+    class Message(pydantic.BaseModel):
+        role: str
+
+    for sent, words in ({"name": "secret"}, "Field required"), ({"role": 77}, "Input should be a valid string"):
+        with pytest.raises(MlflowException) as caught:
+            _validate_data_against_type_hint([sent], list[Message])
+        said = "Failed to validate data against type hint `list[Message]`: role: "
+        assert schema_complaint(caught.value) == said + words
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"rol": "secret"}, "input.0.content: Field required"),
+        ({"role": "secret", "content": "x"}, "input.0: Value error"),
+    ],
+)
+def test_complaints_about_an_agents_request(message: dict[str, str], said: str) -> None:
+    from mlflow.types.responses import ResponsesAgentRequest
+    from pydantic import ValidationError
+
+    with pytest.raises(ValidationError) as caught:
+        ResponsesAgentRequest(input=[message])
+    assert schema_complaint(caught.value) == said
 
 
 def test_nameless_columns(save: Save) -> None:

@@ -131,6 +131,11 @@ def test_raw_request(served: Served) -> None:
     assert parse(bytes(answer.body), answer.json_size)[1]["output-0"].shape == [2]
 
 
+def test_raw_request_of_a_text(served: Served) -> None:
+    answer = ask(served("sentiment"), b"a wonderful day", 0, content_type="application/octet-stream")
+    assert parse(bytes(answer.body), answer.json_size)[1]["label"].data == [b"positive"]
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [

@@ -1,0 +1,133 @@
+"""What makes the server ready, and how it ends, with versions whose processes nobody needs to start."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from modelhub.serving.config.settings import GroupSettings, ModelSettings, Settings
+from modelhub.serving.gateway import catalog, model
+from modelhub.serving.gateway.catalog import Catalog
+from modelhub.serving.gateway.group import Group
+from modelhub.serving.gateway.lifecycle import ModelState
+from modelhub.serving.gateway.memory_book import MemoryBook
+from modelhub.serving.gateway.metrics import Metrics
+from modelhub.serving.gateway.model import ModelVersion
+from modelhub.serving.gateway.registry import Registry
+from modelhub.serving.protocol.errors import LoadError, NotReady
+from modelhub.serving.protocol.messages import InferRequest
+
+
+@pytest.fixture
+def resources() -> Any:
+    return SimpleNamespace(metrics=Metrics(), on_change=lambda version: None, stopping=False)
+
+
+def version_of(name: str, resources: Any, group: Group | None = None) -> ModelVersion:
+    return ModelVersion(ModelSettings(name=name, uri="./model"), group, resources)
+
+
+async def test_a_lazy_model_that_has_failed_is_tried_again_without_being_asked(
+    resources: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a pod that is not ready because of it would get no request that could have it loaded."""
+
+    async def fails(*_: Any) -> Any:
+        raise LoadError("no registry")
+
+    monkeypatch.setattr(model, "prepare", fails)
+    monkeypatch.setattr(model, "RETRY_FIRST", 0.01)
+    group = Group(GroupSettings.model_validate({"name": "g", "load": "lazy", "models": []}), MemoryBook(tmp_path))
+    version = version_of("m", resources, group)
+    await version.load()
+    assert (version.state, version.ready, version.wanted) == (ModelState.FAILED, False, True)
+    await asyncio.wait_for(version.until(ModelState.PREPARING), 5)
+    assert not version.wanted, "nobody is evicted for it"
+    await version.unload(0)
+
+
+@pytest.mark.parametrize("how", ["it leaves its lazy group", "its alias moves while it is evicted"])
+async def test_the_successor_of_what_waits_for_a_request_is_loaded_where_it_is_eager(
+    how: str, resources: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: Any) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(model, "prepare", never)
+    entry = {"name": "m", "uri": "./model"}
+    load = "lazy" if "lazy" in how else "eager"
+    before = Settings.model_validate({"groups": [{"name": "g", "load": load, "models": [entry]}]})
+    after = Settings.model_validate({"models": [entry]})
+    registry = Registry()
+    found = Catalog(before, registry, resources, MemoryBook(tmp_path), lambda: after)
+    if load == "lazy":
+        await found.reload()
+    else:
+        (slot,) = found.slots.values()
+        slot.version.lazy = True  # as an eviction leaves it
+        found.roll(slot, slot.entry.model_copy(update={"version": "2"}), slot.version.group, how)
+    await asyncio.wait_for(registry.find("m").until(ModelState.PREPARING), 5)
+    await found.close(0)
+
+
+async def test_what_an_eager_group_has_let_go_comes_back_by_a_request_whatever_is_reloaded_meanwhile(
+    resources: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: Any) -> Any:
+        raise LoadError("it was tried")
+
+    monkeypatch.setattr(model, "prepare", fails)
+    group = Group(GroupSettings.model_validate({"name": "g", "models": []}), MemoryBook(tmp_path))
+    version = version_of("m", resources, group)
+    version.state = ModelState.READY
+    leaving = version.evict("evicted")
+    group.reconfigure(group.settings)
+    await leaving
+    assert (version.state, version.ready) == (ModelState.UNLOADED, True)
+    with pytest.raises(NotReady, match="it was tried"):
+        await version.infer(InferRequest(0), b"")
+    await version.unload(0)
+
+
+async def test_a_version_that_is_unloaded_before_it_was_loaded_says_who_did_it(resources: Any) -> None:
+    version = version_of("m", resources)
+    version.away = True
+    await version.unload(0, "unloaded by an operator")
+    with pytest.raises(NotReady, match="is UNLOADED: unloaded by an operator"):
+        await version.infer(InferRequest(0), b"")
+
+
+async def test_what_was_removed_and_drains_does_not_count(resources: Any) -> None:
+    registry = Registry(strict=True)
+    removed, stays = version_of("removed", resources), version_of("stays", resources)
+    for version in (removed, stays):
+        registry.add(version)
+        version.state = ModelState.READY
+    assert registry.readiness().ready
+    removed.retired, removed.state = True, ModelState.DRAINING
+    assert (registry.readiness().ready, registry.readiness().reasons) == (True, {})
+    stays.retired = True
+    assert registry.readiness().reasons == {"server": "no models are configured"}
+
+
+async def test_a_version_that_does_not_end_does_not_keep_the_server(
+    resources: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its fork server is stuck, say in an import: what comes after ends that."""
+
+    class Stuck:
+        name = "stuck"
+
+        async def unload(self, grace: float, reason: str) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(catalog, "END_GRACE", 0.01)
+    registry: Any = Registry()
+    registry.add(Stuck())
+    found = Catalog(Settings.model_validate({"models": []}), registry, resources, MemoryBook(tmp_path))
+    await asyncio.wait_for(found.close(0.01), 5)
+    assert "1 models do not end" in caplog.text
