@@ -56,8 +56,9 @@ class BatchingSettings(Section):
     max_size: Annotated[int, Field(ge=1, le=1_000_000), NoBool] = 64
     """Rows of a batch at most."""
 
-    max_delay: Duration = 0.0
-    """Seconds that a batch may wait for more requests; 0 adds no delay."""
+    max_delay: Duration | None = None
+    """Seconds that a batch may wait for more requests; 0: never; None: for clients that were just answered, while
+    that is found to answer more."""
 
 
 class ImageSettings(Section):

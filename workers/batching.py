@@ -48,7 +48,9 @@ class Batching:
         """`settings`: WorkerSpec's `batching`: enabled (true, false or None), max_size (rows), max_delay (seconds)."""
         known = settings or {}
         self.max_size = int(known.get("max_size") or MAX_SIZE)
-        self.max_delay = float(known.get("max_delay") or 0.0)
+        delay = known.get("max_delay")
+        #: Seconds; None: as long as it is worth it (`patience.py`).
+        self.max_delay: Optional[float] = None if delay is None else float(delay)
         self.candidate = False  # the input example may still show that it is safe
         self._on = False
         self._pauses = 0

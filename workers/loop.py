@@ -1,8 +1,8 @@
 """The request loop of a worker: load the model, say so, then receive, run, answer until told to stop.
 
 A turn takes all that has arrived, picks the oldest request and whatever can share its prediction
-(`batching.py`), runs them (`runner.py`), and sends their answers as one message. Nobody waits for a batch
-to fill: while one runs, the next one gathers.
+(`batching.py`), runs them (`runner.py`), and sends their answers, a few per message. While one batch runs, the
+next one gathers; where that was found to be worth it, it waits for the clients just answered (`patience.py`).
 
 With one socket and `concurrency: 1` everything happens in the main thread: the socket is read between
 requests, because handing requests to a second thread would cost a switch of the interpreter lock each.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import select
 import signal
 import sys
 import time
@@ -33,6 +34,7 @@ from ..protocol.messages import (
     InferReply,
     InferRequest,
     LoadFailedReply,
+    Message,
     ReadyReply,
     StatsReply,
     StatsRequest,
@@ -40,6 +42,7 @@ from ..protocol.messages import (
 )
 from .batching import Batching
 from .model_metrics import model_metrics
+from .patience import Patience
 from .runner import Held, Reply, Runner
 from .served import ServedModel
 from .spec import WorkerSpec
@@ -99,19 +102,25 @@ class Link:
         self._socket.setsockopt(zmq.IDENTITY, bytes.fromhex(spec.token))
         self._socket.setsockopt(zmq.LINGER, 2000)
         self._socket.connect(spec.endpoint)
+        self._descriptor = int(self._socket.getsockopt(zmq.FD))
 
     def receive(self, timeout: Optional[float]) -> List[Tuple[Any, Body]]:
         """What has arrived, or arrives within `timeout` seconds; without a timeout, the next message."""
         found: List[Tuple[Any, Body]] = []
         if timeout is None:
             return self._next(0)
-        if timeout:
-            self._socket.poll(math.ceil(timeout * 1000))
-        try:
-            while True:
-                found += self._next(zmq.DONTWAIT)
-        except zmq.Again:
-            return found
+        until = time.monotonic() + timeout if timeout else 0.0
+        while True:
+            try:
+                while True:
+                    found += self._next(zmq.DONTWAIT)
+            except zmq.Again:
+                pass
+            left = until - time.monotonic() if timeout and not found else 0.0
+            if left <= 0:
+                return found
+            # finer than ZeroMQ's own milliseconds; readable does not mean that a message is there
+            select.select((self._descriptor,), (), (), left)
 
     def _next(self, flags: int) -> List[Tuple[Any, Body]]:
         frames: List[Body] = [self._socket.recv(flags)]
@@ -156,7 +165,9 @@ class Loop:
         self._cancelled: Set[int] = set()
         self._streaming: Set[int] = set()
         self._stopping = False
-        self._delay = 0.0  # seconds that the next batch may still wait for more requests
+        self._delay = 0.0  # seconds that the next batch may still wait for more requests: `batching: {max_delay}`
+        self._patience = Patience()
+        self._running: List[Held] = []  # the group whose first answer is still to come
 
     def run(self) -> None:
         while self._held or not self._stopping:
@@ -167,13 +178,23 @@ class Loop:
             if group and is_stream(group[0]):
                 self._stream(group[0])
             elif group:
+                self._running = group
                 self._held.extendleft(reversed(self._runner.run(group, self._say)))
             self._flush()
 
     def _say(self, reply: Reply) -> None:
+        if self._running:
+            self._answers_leave(reply[0])
         self._replies.append(reply)
         if len(self._replies) >= TOGETHER:
             self._flush()
+
+    def _answers_leave(self, reply: Message) -> None:
+        """Who waits now did not come because of these answers."""
+        group, self._running = self._running, []
+        if self._patient and isinstance(reply, InferReply):
+            self._read(0.0)
+            self._patience.answered(len(group), reply.predict_ns / 1e9, len(self._held))
 
     def _read(self, timeout: Optional[float]) -> int:
         """Takes what has arrived; how many messages that were."""
@@ -187,7 +208,8 @@ class Loop:
             elif isinstance(message, StopRequest):
                 self._stopping = True
             elif isinstance(message, StatsRequest):
-                stats = {"served": self._runner.served, "batching": self._batching.state()}
+                batching = {**self._batching.state(), "waits_for_returning_clients": self._patience.waits}
+                stats = {"served": self._runner.served, "batching": batching}
                 self._replies.append((StatsReply(stats=stats, metrics=model_metrics()), b""))
         return len(arrived)
 
@@ -222,8 +244,11 @@ class Loop:
         others: List[Held] = []
         rows = self._pick(group, others, 0)
         # Decoding took a while: what has arrived since comes along, as long as something has.
-        while 0 < rows < self._batching.max_size and self._read(0.0):
+        # And so do those who were just answered, while it is worth the wait.
+        while 0 < rows < self._batching.max_size and self._read(self._wait(group)):
             rows = self._pick(group, others, rows)
+        if self._patient:
+            self._patience.begins(len(group), full=rows >= self._batching.max_size)
         self._delay = self._time_left(group, rows)
         if self._delay:
             self._held.extendleft(reversed(others))
@@ -287,6 +312,17 @@ class Loop:
         if not delay or not group or self._stopping or rows >= self._batching.max_size or not self._batches(group[0]):
             return 0.0
         return max(delay - (time.monotonic_ns() - group[0].arrived) / 1e9, 0.0)
+
+    def _wait(self, group: List[Held]) -> float:
+        """Seconds that a batch may wait for those who were just answered."""
+        if not (self._patience.waits and self._patient):
+            return 0.0
+        deadline = min((held.request.deadline for held in group if held.request.deadline), default=0.0)
+        return self._patience.left(len(group), deadline)
+
+    @property
+    def _patient(self) -> bool:
+        return self._batching.on and self._batching.max_delay is None and not self._stopping
 
     def _dropped(self, held: Held) -> bool:
         """Whether nobody waits for it any more; the gateway gets its credit back all the same."""

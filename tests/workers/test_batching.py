@@ -20,6 +20,7 @@ from modelhub.serving.protocol.journal import SLOTS
 from modelhub.serving.protocol.messages import ErrorReply, InferReply, InferRequest, StopRequest
 from modelhub.serving.protocol.signature import Field, Param, Signature
 from modelhub.serving.workers.batching import Batching, split, stack
+from modelhub.serving.workers.patience import Patience
 from modelhub.serving.workers.served import Call, ServedModel
 
 Served = Callable[[str], ServedModel]
@@ -70,8 +71,7 @@ def test_what_waits_is_predicted_together(tmp_path: Path) -> None:
     with WorkerLink(tmp_path, made(model), enabled=True) as worker:
         worker.send((InferRequest(id=100), body(0)))
         assert model.running.wait(20)
-        for number in range(1, 6):
-            worker.send((InferRequest(id=number), body(number, -number)))
+        worker.send(*((InferRequest(id=number), body(number, -number)) for number in range(1, 6)))
         model.go.set()
         found = worker.answers(6)
     assert [values(found[number]) for number in range(1, 6)] == [[2 * n, -2 * n] for n in range(1, 6)]
@@ -150,6 +150,37 @@ def test_max_delay_ends(tmp_path: Path) -> None:
         start = time.monotonic()
         assert values(worker.ask(body(1))[0]) == [2]
         assert time.monotonic() - start >= 0.04
+
+
+class Waits(Patience):
+    """Finds every wait worth it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = True
+
+    def left(self, gathered: int, deadline: float = 0.0) -> float:
+        return 20.0 if gathered < self._expected else 0.0
+
+
+@pytest.mark.parametrize(("max_delay", "calls"), [(None, [1, 2]), (0.0, [1, 1, 1])])
+def test_a_worker_waits_for_those_it_has_just_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_delay: float | None, calls: list[int]
+) -> None:
+    """Two clients that would take turns: the second is predicted with the first one's next request."""
+    monkeypatch.setattr("modelhub.serving.workers.loop.Patience", Waits)
+    model = Doubles()
+    model.go = threading.Event()
+    with WorkerLink(tmp_path, made(model), enabled=True, max_delay=max_delay) as worker:
+        worker.send((InferRequest(id=1), body(1)))
+        assert model.running.wait(20)
+        worker.send((InferRequest(id=2), body(2)))
+        model.go.set()
+        alone = 1 if len(calls) == 2 else 2  # answered before the third is sent
+        assert isinstance(worker.answers(alone)[1][0], InferReply)
+        worker.send((InferRequest(id=3), body(3)))
+        assert values(worker.answers(3 - alone)[3]) == [6]
+    assert model.calls == calls
 
 
 class FailsOn666(Doubles):
