@@ -145,15 +145,16 @@ class Channel:
         socket = self._socket
         if socket.closed:
             return
-        try:
-            delivered = 0
-            while delivered < self._turn:  # then let the loop serve HTTP too
-                identity = socket.recv(zmq.DONTWAIT)
-                frames: list[Any] = [socket.recv(zmq.DONTWAIT)]
-                while socket.getsockopt(zmq.RCVMORE):
-                    frames.append(socket.recv(zmq.DONTWAIT, copy=False).buffer)
-                delivered += self._deliver(identity, frames)
-        except zmq.Again:
+        delivered = 0
+        while socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # asked first: to try in vain costs twice as much
+            if delivered >= self._turn:
+                break  # let the loop serve HTTP too
+            identity = socket.recv(zmq.DONTWAIT)
+            frames: list[Any] = [socket.recv(zmq.DONTWAIT)]
+            while socket.getsockopt(zmq.RCVMORE):
+                frames.append(socket.recv(zmq.DONTWAIT, copy=False).buffer)
+            delivered += self._deliver(identity, frames)
+        else:
             self._turn = TOGETHER
             return
         self._turn = min(2 * self._turn, MOST)  # turns that are full of refusals must not keep answers back

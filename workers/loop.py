@@ -106,26 +106,24 @@ class Link:
 
     def receive(self, timeout: Optional[float]) -> List[Tuple[Any, Body]]:
         """What has arrived, or arrives within `timeout` seconds; without a timeout, the next message."""
-        found: List[Tuple[Any, Body]] = []
         if timeout is None:
-            return self._next(0)
+            return self._next()
+        found: List[Tuple[Any, Body]] = []
         until = time.monotonic() + timeout if timeout else 0.0
         while True:
-            try:
-                while True:
-                    found += self._next(zmq.DONTWAIT)
-            except zmq.Again:
-                pass
+            # asked first: to try in vain costs twice as much
+            while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+                found += self._next()
             left = until - time.monotonic() if timeout and not found else 0.0
             if left <= 0:
                 return found
             # finer than ZeroMQ's own milliseconds; readable does not mean that a message is there
             select.select((self._descriptor,), (), (), left)
 
-    def _next(self, flags: int) -> List[Tuple[Any, Body]]:
-        frames: List[Body] = [self._socket.recv(flags)]
+    def _next(self) -> List[Tuple[Any, Body]]:
+        frames: List[Body] = [self._socket.recv()]
         while self._socket.getsockopt(zmq.RCVMORE):
-            frames.append(self._socket.recv(0, copy=False).buffer)
+            frames.append(self._socket.recv(copy=False).buffer)
         return decode(frames)
 
     def send(self, replies: Sequence[Reply]) -> None:
@@ -183,14 +181,12 @@ class Loop:
             self._flush()
 
     def _say(self, reply: Reply) -> None:
-        if self._running:
-            self._answers_leave(reply[0])
         self._replies.append(reply)
         if len(self._replies) >= TOGETHER:
             self._flush()
 
     def _answers_leave(self, reply: Message) -> None:
-        """Who waits now did not come because of these answers."""
+        """The first of a group have left; who is here now did not come because of them."""
         group, self._running = self._running, []
         if self._patient and isinstance(reply, InferReply):
             self._read(0.0)
@@ -234,6 +230,8 @@ class Loop:
         if self._replies:
             self._link.send(self._replies)
             self._sent, self._replies = self._replies, []
+            if self._running:
+                self._answers_leave(self._sent[-1][0])
 
     def _gather(self) -> List[Held]:
         """The oldest request that is still wanted, and those behind it that can share its prediction.

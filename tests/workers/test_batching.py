@@ -170,12 +170,8 @@ def test_a_worker_waits_for_those_it_has_just_answered(
     """Two clients that would take turns: the second is predicted with the first one's next request."""
     monkeypatch.setattr("modelhub.serving.workers.loop.Patience", Waits)
     model = Doubles()
-    model.go = threading.Event()
     with WorkerLink(tmp_path, made(model), enabled=True, max_delay=max_delay) as worker:
-        worker.send((InferRequest(id=1), body(1)))
-        assert model.running.wait(20)
-        worker.send((InferRequest(id=2), body(2)))
-        model.go.set()
+        worker.send((InferRequest(id=1, alone=True), body(1)), (InferRequest(id=2), body(2)))
         alone = 1 if len(calls) == 2 else 2  # answered before the third is sent
         assert isinstance(worker.answers(alone)[1][0], InferReply)
         worker.send((InferRequest(id=3), body(3)))
