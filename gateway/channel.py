@@ -146,7 +146,7 @@ class Channel:
         if socket.closed:
             return
         delivered = 0
-        while socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # asked first: to try in vain costs twice as much
+        while int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:  # to try in vain costs twice as much
             if delivered >= self._turn:
                 break  # let the loop serve HTTP too
             identity = socket.recv(zmq.DONTWAIT)

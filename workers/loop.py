@@ -111,8 +111,8 @@ class Link:
         found: List[Tuple[Any, Body]] = []
         until = time.monotonic() + timeout if timeout else 0.0
         while True:
-            # asked first: to try in vain costs twice as much
-            while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            # to try in vain costs twice as much
+            while int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                 found += self._next()
             left = until - time.monotonic() if timeout and not found else 0.0
             if left <= 0:
@@ -343,10 +343,13 @@ class ThreadedLoop(Loop):
         #: Replies, what is to be run again, and whether the thread is free again (not after a stream's chunk).
         self._done: SimpleQueue[Tuple[List[Reply], List[Held], bool]] = SimpleQueue()
         self._wake, self._wake_end = os.pipe()
+        self._fatal: Optional[BaseException] = None
 
     def run(self) -> None:
         while self._free < self._size or self._held or not self._stopping:
             self._link.wait(self._wake, self._delay if self._held and self._free else 0.0)
+            if self._fatal is not None:
+                raise self._fatal
             self._read(0.0)
             self._collect()
             while self._held and self._free:
@@ -371,6 +374,13 @@ class ThreadedLoop(Loop):
         return True
 
     def _run(self, group: List[Held]) -> None:
+        try:
+            self._predict(group)
+        except BaseException as error:  # sys.exit() in a model ends its worker, as it does without threads
+            self._fatal = error
+            os.write(self._wake_end, b".")
+
+    def _predict(self, group: List[Held]) -> None:
         if is_stream(group[0]):
             number = group[0].request.id
             end = run_stream(

@@ -42,6 +42,7 @@ class WorkerLink:
             concurrency=concurrency,
             batching=batching,
         )
+        self._code: int | str | None = None
         self._thread = threading.Thread(target=self._run, args=(spec, model), daemon=True)
         self._thread.start()
 
@@ -50,8 +51,16 @@ class WorkerLink:
         try:
             link.send([(StatsReply(), b"")])  # the router knows it from now on
             (Loop if spec.concurrency == 1 else ThreadedLoop)(spec, link, model).run()
+        except SystemExit as leaving:
+            self._code = leaving.code
         finally:
             link.close()
+
+    def ended(self, seconds: float) -> int | str | None:
+        """Waits for the loop to end by itself; the code with which it exits."""
+        self._thread.join(seconds)
+        assert not self._thread.is_alive()
+        return self._code
 
     def __enter__(self) -> WorkerLink:
         assert isinstance(self.receive()[0][0], StatsReply)

@@ -186,6 +186,18 @@ class FailsOn666(Doubles):
         return super().answer(data, params)
 
 
+class Leaves(Doubles):
+    def answer(self, data: pd.DataFrame, params: dict[str, Any]) -> Any:
+        raise SystemExit(3)
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_a_model_that_exits_ends_its_worker(tmp_path: Path, concurrency: int) -> None:
+    with WorkerLink(tmp_path, made(Leaves()), concurrency=concurrency) as worker:
+        worker.send((InferRequest(id=1), body(1)))
+        assert worker.ended(20) == 3
+
+
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_a_bad_row_fails_alone(tmp_path: Path, concurrency: int, capfd: pytest.CaptureFixture[str]) -> None:
     model = FailsOn666()
