@@ -51,6 +51,7 @@ def prctl(option: int, value: int) -> None:
 
 def start(name: str, command: list[str], **env: str) -> subprocess.Popen[bytes]:
     """In a session of its own, so that Ctrl-C reaches this process alone; output goes to `<name>.log`."""
+    ours = {key: value for key, value in os.environ.items() if not key.startswith("MODELHUB_")}
     with (DEMO / f"{name}.log").open("wb") as log:
         return subprocess.Popen(
             command,
@@ -59,7 +60,7 @@ def start(name: str, command: list[str], **env: str) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
-            env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", **env},
+            env={**ours, "MLFLOW_DISABLE_TELEMETRY": "true", **env},
             cwd=HERE.parent,
         )
 

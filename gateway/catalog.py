@@ -292,6 +292,11 @@ class Catalog:
             except ConfigError as error:
                 log.error("the configuration was not reloaded, nothing has changed: %s", error.message)
                 raise
+            server, wanted = self.settings.server, settings.server
+            names = [name for name in type(server).model_fields if getattr(server, name) != getattr(wanted, name)]
+            if names:
+                changed = ", ".join(f"server.{name}" for name in names)
+                log.warning("%s changed: that takes effect at the next start, not now", changed)
             changes = self._apply(settings)
             log.info("configuration reloaded: %s", changes)
             return changes

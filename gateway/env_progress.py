@@ -37,7 +37,10 @@ def progress(console: Console) -> Iterator[Reporters]:
             console.print(Text(line))
 
         def tail(line: str) -> None:
-            latest.append(line)
+            if line:
+                latest.append(line)
+            else:
+                latest.clear()  # uv has ended
             live.update(Text("\n".join(f"  {item}" for item in latest), style="dim", overflow="ellipsis", no_wrap=True))
 
         yield report, tail

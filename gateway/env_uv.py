@@ -55,7 +55,8 @@ class UvFailed(Exception):
 class Uv:
     """The `uv` that is installed beside us, with the index settings of UV_* and PIP_*.
 
-    `tail` is given every masked line of output as it comes (a live display); None where nobody watches.
+    `tail` is given every masked line of output as it comes (a live display), and "" when uv has ended; None where
+    nobody watches.
     """
 
     def __init__(
@@ -90,7 +91,11 @@ class Uv:
         names = set(variables)
         mask = Mask({*secrets_in(self._environ), *(self._environ.get(name, "") for name in names)})
         binary, env = await asyncio.to_thread(lambda: (self.binary, self.environment(names)))
-        return await run_program([str(binary), *arguments], env=env, cwd=cwd, mask=mask, tail=self._tail)
+        try:
+            return await run_program([str(binary), *arguments], env=env, cwd=cwd, mask=mask, tail=self._tail)
+        finally:
+            if self._tail is not None:
+                self._tail("")
 
 
 async def run_program(

@@ -249,6 +249,8 @@ class Group:
             self.evictions += 1
             self.ages.append(victim.phase_seconds)
             self._thrashing.evicted(victim)
+            # in a lazy group that is how it works, in an eager one nobody expects it
+            log.log(logging.DEBUG if self.lazy else logging.INFO, "%s leaves: %s", victim.label, reason)
         if victims:
             await asyncio.wait([victim.evict(reason) for victim in victims])
 

@@ -264,6 +264,7 @@ class ModelVersion:
     async def _prepare(self) -> ReplicaPlan:
         prepared = await prepare(self.entry, self.version, self._resources)
         self._artifact, self.source, self.version = prepared.artifact, prepared.source, prepared.version
+        self.log_fields["version"] = self.version
         self._dispatcher.label = self.label
         self.environment, self.python = prepared.plan.environment.label, prepared.plan.environment.python_version
         return prepared.plan
@@ -430,7 +431,8 @@ class ModelVersion:
         before, seconds = self.state, self.phase_seconds
         self.state, self.reason, self._since = to, reason, time.monotonic()
         if to is ModelState.FAILED:
-            self._log.error("%s FAILED while %s: %s", self.label, before.value, reason)
+            wait = "" if self.retry_at is None else f" (tried again in {self.retry_at - time.monotonic():.0f} s)"
+            self._log.error("%s FAILED while %s%s: %s", self.label, before.value, wait, reason)
         else:
             self._log.debug("%s is %s after %.3f s of %s", self.label, to.value, seconds, before.value)
         self._resources.metrics.state_changed(self, before, seconds)

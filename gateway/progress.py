@@ -60,7 +60,7 @@ class Display:
 
     @property
     def tail(self) -> Callable[[str], None] | None:
-        """Takes the lines of a build as they come; None where nobody watches."""
+        """Takes the lines of a build as they come, and "" when a program has ended; None where nobody watches."""
         return self._add_line if self._terminal else None
 
     def step(self, line: str) -> None:
@@ -70,7 +70,10 @@ class Display:
         log.info("%s", line)
 
     def _add_line(self, line: str) -> None:
-        self._tail.append(line)
+        if line:
+            self._tail.append(line)
+        else:
+            self._tail.clear()
         self._show()
 
     def _show(self) -> None:

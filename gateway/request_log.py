@@ -140,7 +140,8 @@ def _why(error: BaseException | InferReply) -> str:
     if isinstance(error, InferReply):
         return error.code or "the service's own statusCode"
     if isinstance(error, ServingError):
-        return f"{error.code}: {error.message}" if error.code in _OURS else error.code
+        # the first line: why a model failed is said whole when it fails
+        return f"{error.code}: {error.message.partition(chr(10))[0]}" if error.code in _OURS else error.code
     if isinstance(error, (asyncio.CancelledError, ConnectionError)):
         return "the client went away"
     return type(error).__name__

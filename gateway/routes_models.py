@@ -3,7 +3,7 @@
     POST /models/{model}[/versions/{version}]/invocations      MLflow: {"predictions"}, errors {"error_code", "message"}
     POST /invocations                                          the same, where exactly one model is served
     GET  /ping, /health, /version                              MLflow's
-    GET  /v1/models, /v1/models/{model}                        KServe V1
+    GET  /, /v1/models, /v1/models/{model}                     KServe V1: live, names, readiness
     POST /v1/models/{model}:predict                            KServe V1: {"predictions"}, errors {"error"}
 
 Bodies are not read here: the worker's dialects (`workers/invocations.py`, `workers/kserve_v1.py`) do that.
@@ -61,6 +61,7 @@ class ModelRoutes:
             web.get("/ping", self.ping),
             web.get("/health", self.ping),
             web.get("/version", self.version),
+            web.get("/", self.live),
             web.get("/v1/models", self.models),
             web.get("/v1/models/{model}", self.model),
         ]
@@ -86,6 +87,10 @@ class ModelRoutes:
         """200 when the server is ready, else 503; the body is MLflow's empty line."""
         status = 200 if self._registry.readiness().ready else 503
         return web.Response(body=b"\n", status=status, content_type=JSON)
+
+    async def live(self, request: Request) -> web.Response:
+        """What KServe's V1 clients ask for."""
+        return json_response({"status": "alive"})
 
     async def version(self, request: Request) -> web.Response:
         """The version of the shared environment's MLflow; each model has its own environment's."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 from gateway_process import MODELHUB, Gateway
 from group_configs import SHARED, copies, group, models_of, one, states, until
 
@@ -129,6 +130,10 @@ def test_the_command_reloads_the_gateway_that_runs_here(gateway: Start, models: 
     running.config.write_text(text.replace("name: m0", "name: renamed"))
     done = reload(running, running.admin_url)
     assert (done.returncode, done.stdout) == (0, "1 added, 1 removed\n")
+    changed = yaml.safe_load(text.replace("name: m0", "name: renamed"))
+    running.config.write_text(yaml.safe_dump({**changed, "server": {**changed["server"], "max_body": "1MiB"}}))
+    assert reload(running).stdout == "nothing has changed\n"
+    running.wait_log("server.max_body changed: that takes effect at the next start")
     running.config.write_text("models: [{name: m0, urn: nowhere}]\n")
     done = reload(running)
     assert (done.returncode, "nothing was changed" in done.stderr, "urn" in done.stderr) == (2, True, True)

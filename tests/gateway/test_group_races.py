@@ -86,6 +86,7 @@ def test_an_eager_group_that_does_not_fit_loads_the_rest_by_requests(gateway: St
     assert states(running) == {"m0": "UNLOADED", "m1": "READY", "m2": "UNLOADED", "m3": "READY"}
     for name in ("m0", "m2", "m3"):
         assert running.infer(name, one(1)).status == 200, "what was evicted comes back"
+    running.wait_log("leaves: evicted to make room for m0")
     assert running.get("/v2/models/m1/ready").status == 200
 
 

@@ -36,6 +36,17 @@ def test_on_a_terminal_downloads_and_builds_are_shown_below_the_log(monkeypatch:
     assert shown.endswith("\x1b[2K"), "the terminal is left as it was"
 
 
+def test_what_a_program_has_said_goes_when_it_has_ended() -> None:
+    terminal = Terminal()
+    display = Display(terminal)
+    assert display.tail is not None
+    display.tail("Resolved 3 packages")
+    display.tail("")
+    terminal.truncate(0)
+    display.stream.write("a line of the log\n")
+    assert terminal.getvalue().lstrip("\0") == "a line of the log\n"
+
+
 def test_elsewhere_a_long_download_is_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

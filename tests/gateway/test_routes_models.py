@@ -65,6 +65,7 @@ def test_one_model_needs_no_name(gateway: Callable[..., Gateway], models: Path) 
 
 
 def test_v1(shared_gateway: Gateway) -> None:
+    assert shared_gateway.get("/").json() == {"status": "alive"}
     assert "iris" in shared_gateway.get("/v1/models").json()["models"]
     assert shared_gateway.get("/v1/models/iris").json() == {"name": "iris", "ready": True}
     answer = shared_gateway.post("/v1/models/iris:predict", {"instances": [list(RECORD.values())]})
