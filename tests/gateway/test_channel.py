@@ -84,7 +84,7 @@ async def test_a_request_that_cannot_be_encoded_is_answered_and_keeps_back_no_ot
             socket.send_multipart(encode([(StatsReply(), b"")]))
         await first.until(1)
         await second.until(1)
-        channel.send(peers[0], InferRequest(id=7, accept="\udcff"), b"")  # what no UTF-8 can hold
+        channel.send(peers[0], InferRequest(id=7, json_size=2**70), b"")  # no integer of msgpack
         channel.send(peers[0], InferRequest(id=8), b"")
         channel.send(peers[1], StopRequest())
         refused = (await first.until(2))[1]
