@@ -41,6 +41,7 @@ def progress(console: Console) -> Iterator[Reporters]:
                 latest.append(line)
             else:
                 latest.clear()  # uv has ended
-            live.update(Text("\n".join(f"  {item}" for item in latest), style="dim", overflow="ellipsis", no_wrap=True))
+            shown = Text("\n".join(f"  {item}" for item in latest), style="dim", overflow="ellipsis", no_wrap=True)
+            live.update(shown, refresh=True)  # uv may be done before the next refresh by the clock
 
         yield report, tail

@@ -15,7 +15,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
 from .. import __version__
-from ..protocol.errors import NotSupported
+from ..protocol.errors import NotFound, NotSupported
 from .grpc_call import Context, abort, aside, parse
 from .grpc_generated import open_inference_pb2 as pb
 from .grpc_infer import Inference
@@ -64,7 +64,11 @@ class InferenceService:
         return pb.ServerMetadataResponse(name="modelhub-serving", version=__version__, extensions=extensions)
 
     async def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
-        return pb.ModelReadyResponse(ready=self._find(request.name, request.version).ready)
+        """False for a model that is not there too, as Triton says it: clients wait in a loop for one to be loaded."""
+        try:
+            return pb.ModelReadyResponse(ready=self._find(request.name, request.version).ready)
+        except NotFound:
+            return pb.ModelReadyResponse(ready=False)
 
     async def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         version = self._find(request.name, request.version)

@@ -10,7 +10,8 @@
 
 Uploads (octet-stream, `image/*`, `application/pdf`, `multipart/form-data`, `text/plain`, `text/csv`) come
 as `{"data": <bytes>}`, and under the field of their kind too. Their kind is `inference_type` of the query,
-else the media type, else the first bytes; bytes that nothing is known of are `raw`.
+else the media type, else the first bytes, else the ending of a form's file (`.csv`, `.txt`); bytes that nothing is
+known of are `raw`.
 
 `unify` is called by the legacy dialect and by services. Whatever is wrong is the client's mistake:
 InvalidRequest, or UnsupportedMediaType.
@@ -69,6 +70,10 @@ _MAGIC = (
     (b"MM\x00*", "image/tiff"),
     (b"BM", "image/bmp"),
 )
+#: What says nothing: curl's and browsers' word for a file whose name they do not know.
+_UNSAID = ("", "application/octet-stream", "application/x-www-form-urlencoded", "binary/octet-stream")
+#: Where neither the media type nor the first bytes tell, the name of a form's file does.
+_MEDIA_OF_SUFFIX = {"csv": "text/csv", "txt": "text/plain"}
 
 
 @dataclass
@@ -254,7 +259,7 @@ def _place(fields: Dict[str, Any], raw: bytes, override: str, media: str, text_c
 def _kind_of_upload(raw: bytes, media: str) -> str:
     """By the media type, which the first bytes must not contradict; else by these."""
     shown = sniff(raw)
-    if media in ("", "application/octet-stream", "application/x-www-form-urlencoded", "binary/octet-stream"):
+    if media in _UNSAID:
         return _kind_of_media(shown)
     if media.startswith("image/") or media == "application/pdf":
         kind = _kind_of_media(media)
@@ -312,7 +317,14 @@ def _place_files(fields: Dict[str, Any], files: List[Part], override: str, text_
     if not override and named in (IMAGE, PDF):
         _kind_of_upload(only.data, "application/pdf" if named == PDF else "image/*")
         override = named
-    _place(fields, only.data, override, only.media_type, text_columns)
+    _place(fields, only.data, override, _media_of_part(only), text_columns)
+
+
+def _media_of_part(part: Part) -> str:
+    if part.media_type not in _UNSAID or sniff(part.data):
+        return part.media_type
+    suffix = (part.filename or "").rpartition(".")[2].lower()
+    return _MEDIA_OF_SUFFIX.get(suffix, part.media_type)
 
 
 def _place_several(fields: Dict[str, Any], files: List[Part], override: str) -> None:

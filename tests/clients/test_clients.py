@@ -73,7 +73,7 @@ CLIENTS = {
         {
             "live": True,
             "ready": True,
-            "model_ready": [True, True],
+            "model_ready": [True, True, False, False],
             "statistics": ["pair", True],
             "id_and_outputs": ["request 7", "pair", ["difference"], DIFFERENCE],
             "parameters": [[4.0, 5.0], ["4!", "5!"]],
@@ -88,7 +88,6 @@ CLIENTS = {
         {
             "error_unknown_model": ("StatusCode.NOT_FOUND", "nosuch"),
             "error_unknown_version": ("StatusCode.NOT_FOUND", "99"),
-            "error_not_ready_of_unknown_model": ("StatusCode.NOT_FOUND", "nosuch"),
             "error_shape": ("StatusCode.INVALID_ARGUMENT", "shape"),
             "error_unknown_output": ("StatusCode.INVALID_ARGUMENT", "product"),
             "error_in_the_model": ("StatusCode.INTERNAL", "ValueError.*broadcast"),

@@ -37,7 +37,8 @@ def case_ready(client):
 
 
 def case_model_ready(client):
-    return [client.is_model_ready("iris"), client.is_model_ready("iris", "1")]
+    asked = [("iris", ""), ("iris", "1"), ("iris", "99"), ("nosuch", "")]
+    return [client.is_model_ready(name, version) for name, version in asked]
 
 
 def case_server_metadata(client):
@@ -130,10 +131,6 @@ def case_error_unknown_model(client):
 
 def case_error_unknown_version(client):
     pair(client, model_version="99")
-
-
-def case_error_not_ready_of_unknown_model(client):
-    client.is_model_ready("nosuch")
 
 
 def case_error_shape(client):

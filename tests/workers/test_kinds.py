@@ -194,6 +194,17 @@ def test_a_form_with_one_file() -> None:
     assert found.filename == "report.pdf"
 
 
+@pytest.mark.parametrize("media", [(), ("application/octet-stream",)])
+def test_a_form_whose_file_only_its_name_tells(media: tuple[str, ...]) -> None:
+    def fields(filename: str, data: bytes) -> Any:
+        return unified(*form(("file", data, filename, *media))).fields
+
+    assert fields("rows.CSV", b"a,b\n1,2\n")["data"] == [{"a": 1, "b": 2}]
+    assert fields("note.txt", b"hi")["text"] == "hi"
+    assert fields("rows.csv", PNG)["image"] == PNG, "the first bytes come before the name"
+    assert fields("rows.bin", b"a,b\n1,2\n") == {"data": b"a,b\n1,2\n"}
+
+
 def test_a_form_whose_part_names_the_kind() -> None:
     body, content_type = form(("image", PNG, "a.png"))
     assert unified(body, content_type).fields == {"data": PNG, "image": PNG}
