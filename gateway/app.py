@@ -17,6 +17,7 @@ from aiohttp.web_request import Request
 from ..config.server import ServerSettings
 from .errors import TOO_MANY, V2Protocol, guard
 from .metrics import Metrics
+from .quick_match import QuickMatch
 from .routes_admin import AdminRoutes
 from .routes_control import Control, ControlRoutes, closed_routes
 from .routes_models import ModelRoutes
@@ -132,7 +133,7 @@ class _Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         inner = await super()._make_server()
         server = _Server(
-            guard(inner.request_handler, self.app[METRICS].error),
+            guard(QuickMatch(inner.request_handler), self.app[METRICS].error),
             request_factory=inner.request_factory,
             handler_cancellation=inner.handler_cancellation,
             loop=asyncio.get_running_loop(),

@@ -19,6 +19,7 @@ from ..protocol.errors import DeadlineExceeded, InvalidRequest, ServingError, To
 from ..protocol.messages import InferReply, InferRequest
 from . import request_log
 from .errors import JSON, X_REQUEST_ID, request_id, status_of
+from .quick_answer import QuickAnswer
 from .waiting_line import priority_of
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ async def answer(
     else:
         stats.fail(kind, status, elapsed)
         request_log.failed(request, version, kind, status, elapsed, reply)
+    if status == 200 and not reply.content_encoding and len(output) <= BORROW_ABOVE and QuickAnswer.fits(request):
+        return QuickAnswer(reply.content_type, reply.json_size, output)
     if not isinstance(output, memoryview):
         return web.Response(body=output, status=status, headers=headers)
     if output.nbytes <= BORROW_ABOVE:
