@@ -10,6 +10,7 @@ Translating it costs several times what the rest of a small request does, so the
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -173,8 +174,11 @@ def _parameters(given: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
         choice = parameter.WhichOneof("parameter_choice")
         if choice is None:
             raise InvalidRequest(f"the parameter {name!r} has no value")
+        value = getattr(parameter, choice)
+        if choice == "double_param" and not math.isfinite(value):
+            raise InvalidRequest(f"the parameter {name!r} is {value}: a parameter must be a finite number")
         if name not in _OF_REST:
-            found[name] = getattr(parameter, choice)
+            found[name] = value
     return found
 
 

@@ -155,7 +155,10 @@ def load_json(text: Body) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+        raw = bytes(text)
+        hint = "; JSON has no NaN and no Infinity: send null for NaN, or binary tensors"
+        found = hint if b"NaN" in raw or b"Infinity" in raw else ""
+        raise InvalidRequest(f"the body is not valid JSON: {error}{found}") from None
 
 
 def _parse(text: Body, tail: memoryview, *, has_tail: bool) -> V2Request:

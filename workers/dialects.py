@@ -93,6 +93,8 @@ def v2_document(request: InferRequest, body: Body) -> Any:
     document = load_json(body)
     if not isinstance(document, dict):
         raise InvalidRequest(f"the body must be a JSON object with one of the fields {', '.join(KIND_OF_FIELD)}")
+    for name in [name for name, value in document.items() if value is None and name in KIND_OF_FIELD]:
+        del document[name]
     if "inputs" in document:
         if override not in ("", V2):
             document.pop("inputs")

@@ -212,7 +212,7 @@ def _from_json(document: Dict[str, Any], override: str) -> Dict[str, Any]:
     if images is not None:
         items = images if isinstance(images, list) else [images]
         fields["images"] = [decode_file(each, "images") for each in items]
-    for name in LEGACY_FIELDS:
+    for name in KIND_OF_FIELD:
         if name in fields and fields[name] is None:
             del fields[name]  # clients made from classes send what they do not have as null
     data = fields.get("data")

@@ -114,7 +114,7 @@ def _plain(value: Any) -> Any:
         target = io.BytesIO()
         value.save(target, "PNG")
         return target.getvalue()
-    if hasattr(value, "total_seconds") or isinstance(value, complex):
+    if hasattr(value, "total_seconds") or isinstance(value, complex) or type(value).__name__ in ("Period", "Interval"):
         return str(value)
     raise TypeError(f"a {type(value).__name__} has no JSON form")
 
@@ -133,9 +133,13 @@ def _listed(value: Any) -> Any:
     """Arrays, numpy scalars, Series and indexes."""
     dtype: Any = getattr(value, "dtype", None)
     kind = getattr(dtype, "kind", "")
+    if kind == "M" and hasattr(value, "to_numpy"):
+        return list(value)  # pandas' own text of them is not ISO 8601
     if kind in "mM" and kind:
         return _without_nat(value.astype(str).tolist())  # tolist() alone would give nanoseconds as numbers
-    if kind == "f" and _FRAGMENT is not None and hasattr(value, "ctypes") and value.dtype.isnative:
+    if kind == "f" and dtype.itemsize > 8:
+        value = value.astype("float64")
+    elif kind == "f" and _FRAGMENT is not None and type(value).__name__ == "ndarray" and value.dtype.isnative:
         wide = value.astype("float32") if dtype.itemsize == 2 else value
         if wide.ndim and wide.dtype.itemsize in (4, 8):
             # With as few digits as the elements' own type needs: 0.1 and not 0.10000000149011612.

@@ -71,6 +71,8 @@ _DETAIL = re.compile(
     r"|'(Expected type \w+, but got \w+)'"
 )
 _MESSAGE_LIMIT = 600
+#: What pandas would read off this machine's clock.
+_CLOCK = frozenset({"now", "today"})
 #: Optional columns may be missing in many ways; so many are remembered.
 _MAX_INDEXES = 32
 
@@ -323,8 +325,11 @@ def _datetimes(each: Field, array: Array) -> Array:
 
     # pandas 1 knows no "ISO8601", and guesses from the first element instead.
     options = {} if pd.__version__.startswith("1.") else {"format": "ISO8601"}
+    texts = _texts(each, array)
     try:
-        index = pd.to_datetime(_texts(each, array), utc=True, **options)
+        if not _CLOCK.isdisjoint(texts):
+            raise ValueError
+        index = pd.to_datetime(texts, utc=True, **options)
         found: Array = index.tz_localize(None).as_unit("ns").to_numpy() if options else index.tz_localize(None).values
     except (ValueError, TypeError, OverflowError):
         raise InvalidRequest(

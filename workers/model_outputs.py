@@ -15,7 +15,7 @@ Called by `served.py` with the value of `predict` and the output fields of the s
     Decimal                                 FP64
     str, bytes                              BYTES; None, NaN or NA among them: ""
     dates, times, datetime64                BYTES, ISO 8601; NaT: ""
-    complex, timedelta, periods …           BYTES, as text
+    complex, timedelta, period, interval    BYTES, as text
     ragged lists, objects, mixtures         BYTES, the JSON of each row (NaN: null)
     None                                    BYTES, the text null
 
@@ -52,7 +52,9 @@ _BY_DTYPE = {
     if row.name not in ("BF16", "BYTES")
 }
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
-_DATES = (datetime.date, datetime.time)
+#: What becomes text as it is, beside text itself and the kinds of pandas' own.
+_TEXTUAL = (str, bytes, datetime.date, datetime.time, datetime.timedelta, complex)
+_TEXTUAL_OF_PANDAS = ("Period", "Interval")
 
 
 @dataclasses.dataclass
@@ -117,6 +119,8 @@ def _plain(value: Any) -> Any:
         return value.to_pandas()
     if hasattr(value, "tocsr") and hasattr(value, "toarray"):
         return value.toarray()
+    if hasattr(value, "mask") and hasattr(value, "filled"):
+        return value.tolist() if value.mask.any() else value.data
     if hasattr(value, "__next__") or isinstance(value, (set, frozenset, range)) or _is_view(value):
         return list(value)
     return value
@@ -200,7 +204,7 @@ def _typed(value: Any) -> Tuple[str, Array]:
         value = value.detach().cpu()
         if str(value.dtype) == "torch.bfloat16":
             return "BF16", np.asarray(value.float())
-    if hasattr(value, "to_numpy"):
+    if hasattr(value, "to_numpy") and hasattr(value, "dtype"):  # a Timestamp has no dtype
         return _typed_series(value)
     if hasattr(value, "__array__") or hasattr(value, "dtype"):
         return _typed_array(np.asarray(value))
@@ -270,7 +274,7 @@ def _typed_list(values: List[Any]) -> Tuple[str, Array]:
     plain = [each.item() if isinstance(each, np.generic) and each.dtype.kind != "M" else each for each in values]
     if any(isinstance(each, np.generic) for each in values) and set(map(type, plain)) != types:
         return _typed_list(plain)
-    if any(isinstance(each, (str, bytes, *_DATES)) for each in plain) and all(_is_text(each) for each in plain):
+    if any(map(_is_text, plain)) and all(_is_text(each) or _is_missing(each) for each in plain):
         return "BYTES", object_array([_text(each) for each in plain])
     return "BYTES", _json_rows(values)
 
@@ -310,7 +314,7 @@ def _nested(values: List[Any]) -> Optional[Tuple[str, Array]]:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, (str, bytes, *_DATES)) or _is_missing(value)
+    return isinstance(value, _TEXTUAL) or type(value).__name__ in _TEXTUAL_OF_PANDAS
 
 
 def _is_missing(value: Any) -> bool:
@@ -324,13 +328,13 @@ def _text(value: Any) -> Any:
         return value
     if _is_missing(value):
         return ""
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+    return str(value) if isinstance(value, datetime.timedelta) or not hasattr(value, "isoformat") else value.isoformat()
 
 
 def _datetime_texts(array: Array) -> Array:
     import numpy as np
 
-    texts = np.datetime_as_string(array).astype(object)
+    texts = np.atleast_1d(np.datetime_as_string(array)).astype(object)
     texts[np.isnat(array)] = ""
     return np.asarray(texts, dtype=object)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Dict, Iterator, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple, Union
 
 from ..protocol.errors import InvalidRequest, ModelError, NotSupported, ServingError
 from ..protocol.messages import InferRequest
@@ -32,7 +32,7 @@ from .field_inputs import FieldInputs, ModelInput
 from .images import ImageOptions
 from .inflate import MIN_COMPRESSED, choose_encoding, compress, inflate
 from .model_inputs import InputAdapter, schema_complaint
-from .model_outputs import to_outputs
+from .model_outputs import ModelOutput, to_outputs
 from .pdf import PdfOptions
 from .tensors import to_array, to_output
 
@@ -127,16 +127,20 @@ class V2Dialect(Dialect):
             model.version,
         )
 
-    def encode(self, model: ServedModel, call: Call, result: Any) -> Answer:
+    def chosen(self, model: ServedModel, call: Call, result: Any) -> List[Tuple[ModelOutput, bool]]:
+        """The outputs that the request asks for, and whether as binary. Raises as `encode` does."""
         parsed: V2Request = call.request
         outputs = {each.name: each for each in to_outputs(result, model.signature.outputs)}
         if parsed.outputs is None:
-            chosen = [(each, parsed.wants_binary(None)) for each in outputs.values()]
-        else:
-            for each in parsed.outputs:
-                if each.name not in outputs:
-                    raise InvalidRequest(f"the model has no output {each.name!r}: {did_you_mean(each.name, outputs)}")
-            chosen = [(outputs[each.name], parsed.wants_binary(each)) for each in parsed.outputs]
+            return [(each, parsed.wants_binary(None)) for each in outputs.values()]
+        for each in parsed.outputs:
+            if each.name not in outputs:
+                raise InvalidRequest(f"the model has no output {each.name!r}: {did_you_mean(each.name, outputs)}")
+        return [(outputs[each.name], parsed.wants_binary(each)) for each in parsed.outputs]
+
+    def encode(self, model: ServedModel, call: Call, result: Any) -> Answer:
+        parsed: V2Request = call.request
+        chosen = self.chosen(model, call, result)
         body, json_size = build_response(
             call.name,
             [to_output(each.name, each.datatype, each.array, binary=binary) for each, binary in chosen],

@@ -12,27 +12,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterator, List, Optional, Union
 
-import orjson
-
 from ..protocol.errors import DeadlineExceeded, InvalidRequest, ModelError, ServingError
 from ..protocol.messages import InferRequest
-from ..protocol.v2 import JSON_TYPE, V2Request, load_json, parse_document, parse_request
+from ..protocol.v2 import V2Request, load_json, parse_document, parse_request
 from .async_executor import AsyncExecutor
 from .dialects import LEGACY, params_of, v2_document
 from .generate import GENERATE, text_of
 from .images import ImageOptions, PixelBudget, open_image
 from .inflate import MIN_COMPRESSED, choose_encoding, compress, inflate
 from .kinds import V2, is_json, unify
-from .legacy import dumps, is_legacy, legacy_answer
+from .legacy import is_legacy, legacy_answer
 from .model_inputs import schema_complaint
 from .pdf import PdfOptions, render
 from .served import MESSAGE_LIMIT, Answer, Call, ServedModel, deadline_of
 from .service_forms import FORMS, Asked, Form
 from .service_loading import served_by
+from .service_v2 import default_v2, v2_answer, v2_fields
 from .services import HANDLERS, ModelhubModelService, overrides
 from .spec import WorkerSpec
 from .streaming import STREAM, STREAMS, items_of
-from .tensors import to_array
 
 Body = Union[bytes, bytearray, memoryview]
 
@@ -81,9 +79,9 @@ class ServiceAdapter(ServedModel):
             parsed = parse_request(inflated, request.json_size, self.metadata["inputs"])
             if not (own_stream or self._own("predict_raw")):
                 return self.inner.decode(plain, inflated)
-            return self._call(request, _v2_fields(parsed), parsed)
+            return self._call(request, v2_fields(parsed), parsed)
         document = self._document(plain, inflated)
-        is_v2 = document is not None and "inputs" in document
+        is_v2 = document is not None and document.get("inputs") is not None
         if not is_v2:
             request.kind = LEGACY
         fields = unify(plain, inflated, document, text_columns=self.inner.fields.text_columns).fields
@@ -190,7 +188,7 @@ class ServiceAdapter(ServedModel):
         if call.asked is not None:
             answer = FORMS[call.kind].answer(call, call.asked, result)
         elif call.request is not None and not is_legacy(result):
-            answer = _v2_answer(self.inner, call, result)
+            answer = v2_answer(self.inner, call, result)
         else:
             answer = legacy_answer(result)
         if len(answer.body) >= MIN_COMPRESSED:
@@ -220,8 +218,7 @@ def default_answer(service: ModelhubModelService, kind: str, request: Dict[str, 
     """What the model itself answers to a request's fields: the methods that a service does not override."""
     inner = inner_of(service)
     if kind == V2:
-        call = inner.decode(InferRequest(id=0, content_type=JSON_TYPE), dumps(request))
-        return orjson.loads(bytes(inner.encode(call, inner.predict(call)).body))
+        return default_v2(inner, request)
     found = inner.fields.make(kind, request)
     params = inner.adapter.params(params_of(request))
     return {"statusCode": 200, "data": inner.predict(Call(kind, found.inputs, params, None, data=found.data))}
@@ -270,33 +267,3 @@ def _takes_headers(predict: Callable[..., Any]) -> bool:
     parameters = list(inspect.signature(predict).parameters.values())
     positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
     return len(positional) > 1 or any(each.kind == each.VAR_POSITIONAL for each in parameters)
-
-
-def _v2_fields(parsed: V2Request) -> Dict[str, Any]:
-    """A binary request as the JSON form has it, its tensors as arrays."""
-    inputs: List[Dict[str, Any]] = [
-        {
-            "name": each.name,
-            "shape": list(each.shape),
-            "datatype": each.datatype,
-            **({"parameters": each.parameters} if each.parameters else {}),
-            "data": to_array(each),
-        }
-        for each in parsed.inputs
-    ]
-    fields: Dict[str, Any] = {"inputs": inputs}
-    if parsed.id is not None:
-        fields["id"] = parsed.id
-    if parsed.parameters:
-        fields["parameters"] = parsed.parameters
-    return fields
-
-
-def _v2_answer(inner: ServedModel, call: ServiceCall, result: Any) -> Answer:
-    parsed: V2Request = call.request
-    if isinstance(result, dict) and isinstance(result.get("outputs"), list):
-        head: Dict[str, Any] = {"model_name": call.name, "model_version": call.version}
-        if parsed.id is not None:
-            head["id"] = parsed.id
-        return Answer(dumps({**head, **result}), JSON_TYPE)
-    return inner.dialects["infer"].encode(inner, call, result)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any, Collection, Dict, List, Sequence
 
+from ..protocol.datatypes import DATATYPES
 from ..protocol.errors import InvalidRequest
 from ..protocol.signature import Field, Signature
 from ..protocol.v2 import InferInput, did_you_mean
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 
 def records_of_csv(raw: bytes, text_columns: Collection[str] = frozenset()) -> List[Dict[str, Any]]:
-    """A CSV file with a header line as records; an empty cell is None. `text_columns` stay text."""
+    """A CSV file with a header line as records; None is what pandas takes for missing: empty cells, NA, null, None …
+
+    `text_columns` stay text.
+    """
     import pandas as pd
 
     try:
@@ -66,7 +70,7 @@ def columns_of(rows: List[Any], fields: Sequence[Field]) -> Dict[str, Array]:
             if len(row) != width:
                 raise InvalidRequest(f"a row of the table has {len(row)} values, but the model has {width} columns")
         values = {each.name: [row[at] for row in rows] for at, each in enumerate(fields)}
-    return {each.name: column(each, values[each.name]) for each in fields}
+    return {each.name: column(each, values[each.name]) for each in fields if not _is_left_out(each, values[each.name])}
 
 
 def column(each: Field, values: List[Any]) -> Array:
@@ -106,6 +110,15 @@ def shape_of(values: Any) -> List[int]:
             break
         values = values[0]
     return shape
+
+
+def _is_left_out(each: Field, values: List[Any]) -> bool:
+    """Is this an optional column without a single value, of a type that has no missing one?"""
+    return (
+        not each.required
+        and DATATYPES[each.datatype].kind in ("int", "bool")
+        and all(value is None for value in values)
+    )
 
 
 def _check_missing(rows: List[Dict[str, Any]], fields: Sequence[Field]) -> None:

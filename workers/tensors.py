@@ -242,7 +242,7 @@ def _as_bf16(array: Array) -> Array:
     import numpy as np
 
     rounded = widen_bf16(round_to_bf16(array)).reshape(array.shape)
-    if np.isinf(rounded).any():
+    if (np.isinf(rounded) & np.isfinite(array)).any():
         raise OverflowError
     return rounded
 

@@ -185,6 +185,14 @@ def test_answers_that_are_none_of_v2s(body: bytes) -> None:
         to_response(body, None, raw=True)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_parameters_that_json_cannot_say(value: float) -> None:
+    request = message(Tensor("BOOL", [1], [True]), raw=False)
+    request.parameters["factor"].double_param = value
+    with pytest.raises(InvalidRequest, match=r"'factor' is .*finite"):
+        to_wire(request)
+
+
 def test_parameters_of_answers() -> None:
     body = json.dumps(
         {"model_name": "m", "parameters": {"a": True, "b": 2**63, "c": 0.5, "d": "é", "e": [1]}, "outputs": []}

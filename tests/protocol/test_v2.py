@@ -330,3 +330,10 @@ def test_whatever_comes_is_parsed_or_refused(document: object, tail: bytes, has_
     except ServingError:
         return
     assert parsed.inputs
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity"])
+def test_what_json_cannot_say_is_named(value: str) -> None:
+    body = f'{{"inputs": [{{"name": "x", "datatype": "FP32", "shape": [1], "data": [{value}]}}]}}'
+    with pytest.raises(InvalidRequest, match="JSON has no NaN and no Infinity: send null"):
+        parse_request(body.encode())

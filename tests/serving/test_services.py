@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import pickle
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from service_calls import Model, ask, served, spec
+from v2_client import Tensor, binary_request, parse, tensor
 
 from modelhub.serving import (
     AutoModelPredictor,
@@ -86,6 +88,10 @@ def test_v2_answers_of_a_predict_of_its_own() -> None:
     assert answer["outputs"][0]["data"] == ["inputs"]
 
 
+def test_null_inputs_are_none() -> None:
+    assert ask(served(Whole("m", "")), {"inputs": None, "text": "x"})[1]["data"] == ["text"]
+
+
 class Raw(ModelhubModelService):
     def predict_raw(self, request: Any, headers: Any = None) -> Any:
         if request["inputs"][0]["name"] == "refused":
@@ -133,6 +139,53 @@ class Before(ModelhubModelService):
     def predict_text(self, request: Any, headers: Any = None) -> Any:
         found = super().predict_text({"text": request["text"].strip()})
         return {**found, "more": True}
+
+
+class Passing(ModelhubModelService):
+    def predict(self, request: Any, headers: Any = None) -> Any:
+        return super().predict(request, headers)
+
+
+class Same:
+    def predict(self, data: Any, params: Any = None) -> Any:
+        self.got = data
+        return {"a": data, "b": data}
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data"),
+    [("FP32", [1.5, math.inf]), ("BF16", [1.5, -math.inf]), ("BYTES", [b"abc", b"\xff"]), ("BOOL", [True, False])],
+)
+def test_super_asks_the_model_of_binary_requests(datatype: str, data: list[Any]) -> None:
+    service = Passing("m", "")
+    service.loaded_model = Same()
+    said = {"id": "q", "parameters": {"binary_data_output": True}, "outputs": [{"name": "b"}]}
+    body, json_size = binary_request(tensor("x", datatype, [1, 2], data), **said)
+    adapter = served(service)
+    call = adapter.decode(InferRequest(id=1, json_size=json_size), body)
+    answer = adapter.encode(call, adapter.predict(call))
+    document, outputs = parse(bytes(answer.body), answer.json_size)
+    assert (document["id"], answer.content_type) == ("q", "application/octet-stream")
+    assert outputs == {"b": Tensor("FP32" if datatype == "BF16" else datatype, [1, 2], data)}
+    assert service.loaded_model.got.tolist() == [data]
+
+
+def test_super_gives_arrays_where_the_client_wants_binary() -> None:
+    request = {"inputs": [tensor("x", "FP32", [2], [1, None])], "parameters": {"binary_data_output": True}}
+    service = Passing("m", "")
+    service.loaded_model = Same()
+    found = served(service).service.predict_raw({**request, "outputs": [{"name": "a"}]})["outputs"][0]
+    assert (found["data"].dtype, found["shape"]) == ("float32", [2])
+    plain = service.predict_raw({"inputs": request["inputs"]})["outputs"][1]
+    assert plain == {"name": "b", "shape": [2], "datatype": "FP32", "data": [1, None]}
+
+
+def test_arrays_that_are_base64_text_are_decoded_once() -> None:
+    service = Passing("m", "")
+    service.loaded_model = Same()
+    body, json_size = binary_request(tensor("x", "BYTES", [1], [b"/w=="], content_type="base64"))
+    assert ask(served(service), body, json_size=json_size)[0] == 0
+    assert service.loaded_model.got.tolist() == [b"\xff"]
 
 
 def test_super_asks_the_model() -> None:

@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -254,6 +255,30 @@ def test_what_could_be_anything_is_a_v2_error(body: Any, words: str) -> None:
     assert words in answer["error"]
 
 
+@pytest.mark.parametrize("kind", ["long", "boolean"])
+def test_an_optional_column_of_nulls_is_left_out_where_its_type_has_none(kind: str) -> None:
+    model, kept = keeping(column("double", "x"), column(kind, "y", required=False))
+    for body, media in (
+        ({"data": [{"x": 1, "y": None}, {"x": 2}]}, "application/json"),
+        ({"data": [[1, None], [2, None]]}, "application/json"),
+        (b"x,y\n1,\n2,\n", "text/csv"),
+    ):
+        assert send(model, body, media)[0] == 200
+        assert kept.got.to_dict("list") == {"x": [1.0, 2.0]}
+    status, answer = send(model, {"data": [{"x": 1, "y": None}, {"x": 2, "y": 1}]})
+    assert (status, "'y'" in answer["message"], "not null" in answer["message"]) == (400, True, True)
+
+
+def test_null_fields_count_as_absent() -> None:
+    model, kept = keeping()
+    assert send(model, {"text": "a", "inputs": None, "image": None})[0] == 200
+    assert kept.got == "a"
+    v2 = {"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [7]}], "text": None, "data": None}
+    assert send(model, v2)[0] == 200
+    assert kept.got.tolist() == [7]
+    assert "none of the fields" in send(model, {"inputs": None, "text": None})[1]["error"]
+
+
 def test_an_override_takes_legacy_out_of_an_ambiguous_body() -> None:
     model, kept = keeping()
     assert send(model, {"inputs": [1], "text": "x"}, query={"inference_type": "text"})[0] == 200
@@ -319,6 +344,14 @@ class Point:
         (pd.Series(["a", "b"], dtype="category"), ["a", "b"]),
         (pd.Timestamp("2024-01-31T12:00:00"), "2024-01-31T12:00:00"),
         (pd.Series(pd.to_datetime(["2024-01-31", None])), None),
+        (pd.Series(pd.to_datetime(["2024-01-31T12:00", None])), ["2024-01-31T12:00:00", None]),
+        (pd.Series(pd.to_datetime(["2024-01-31T12:00"], utc=True)), ["2024-01-31T12:00:00+00:00"]),
+        (pd.Series(pd.PeriodIndex(["2024-01"], freq="M")), ["2024-01"]),
+        (pd.Series(pd.interval_range(0, 1)), ["(0, 1]"]),
+        (np.array([[0.5, 1.5]]).view(np.matrix), [[0.5, 1.5]]),
+        (np.ma.array([0.5, 1.5], mask=[False, True]), [0.5, None]),
+        (np.array([0.5, np.nan], dtype=np.longdouble), [0.5, None]),
+        (np.longdouble(0.5), 0.5),
         (pd.NaT, None),
         (pd.NA, None),
         (datetime.date(2024, 1, 31), "2024-01-31"),
@@ -345,6 +378,12 @@ def test_data_of_any_library(value: Any, expected: Any) -> None:
         assert found == pytest.approx(expected)
     else:
         assert found == expected
+
+
+def test_arrays_in_a_file(tmp_path: Path) -> None:
+    array = np.memmap(tmp_path / "array", "f8", "w+", shape=(2,))
+    array[:] = 0.5, 1.5
+    assert json.loads(dumps(array)) == [0.5, 1.5]
 
 
 def test_images_in_an_answer_are_png() -> None:

@@ -61,6 +61,8 @@ def test_column_types(save: Save, kind: str, datatype: str, sent: Any, got: str)
         ("boolean", "UINT8", 1),
         ("string", "FP64", 1),
         ("datetime", "BYTES", "yesterday"),
+        ("datetime", "BYTES", "now"),
+        ("datetime", "BYTES", "today"),
         ("datetime", "BYTES", "9999-12-31T00:00:00"),
         ("datetime", "INT64", 0),
     ],

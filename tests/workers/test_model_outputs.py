@@ -104,6 +104,16 @@ VALUES: dict[str, tuple[Any, tuple[str, list[int], Any]]] = {
     "nullable": (pd.Series([1, 2], dtype="Int32"), ("INT32", [2], [1, 2])),
     "pandas text": (pd.Series(["a", None], dtype="string"), ("BYTES", [2], ["a", ""])),
     "time zone": (pd.Series(pd.to_datetime(["2024-01-31T12:00+01:00"])), ("BYTES", [1], ["2024-01-31T12:00:00+01:00"])),
+    "timestamp": (pd.Timestamp("2024-01-31T12:00", tz="UTC"), ("BYTES", [1], ["2024-01-31T12:00:00+00:00"])),
+    "missing timestamp": (pd.NaT, ("BYTES", [1], [""])),
+    "numpy datetime": (np.datetime64("2024-01-31T12:00"), ("BYTES", [1], ["2024-01-31T12:00"])),
+    "missing numpy datetime": (np.datetime64("NaT"), ("BYTES", [1], [""])),
+    "timedeltas": ([datetime.timedelta(1), None], ("BYTES", [2], ["1 day, 0:00:00", ""])),
+    "pandas timedelta": (pd.Timedelta("1h"), ("BYTES", [1], ["0 days 01:00:00"])),
+    "periods": (pd.Series(pd.PeriodIndex(["2024-01", None], freq="M")), ("BYTES", [2], ["2024-01", ""])),
+    "intervals": (pd.Series(pd.interval_range(0, 1)), ("BYTES", [1], ["(0, 1]"])),
+    "masked": (np.ma.array(["a", "b"], mask=[False, True]), ("BYTES", [2], ["a", ""])),
+    "nothing masked": (np.ma.array([1, 2], dtype="i2"), ("INT16", [2], [1, 2])),
     "array of dicts": (np.array([{"a": {1}}], dtype=object), ("BYTES", [1], ['{"a":[1]}'])),
 }
 
