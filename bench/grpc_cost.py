@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -128,7 +129,7 @@ def start_gateway(folder: Path, stack: ExitStack) -> tuple[psutil.Process, str, 
     modelhub = str(Path(sys.executable).with_name("modelhub"))
     running = subprocess.Popen([modelhub, "serve", str(config)], stderr=subprocess.DEVNULL)
     stack.callback(end, running)
-    note = folder / "state/gateways" / f"{running.pid}.json"
+    note = folder / "state/gateways" / f"{running.pid}@{os.uname().nodename}.json"
     wait(note.exists, "the gateway does not listen")
     facts = json.loads(note.read_text())
     wait(lambda: ready(f"{facts['url']}/v2/health/ready"), "the model is not ready")

@@ -76,7 +76,7 @@ class Served:
         file = folder / "bench.yaml"
         file.write_text(json.dumps(config))
         self.process = subprocess.Popen([str(MODELHUB), "serve", str(file)], stderr=subprocess.DEVNULL)
-        note = folder / "state" / "gateways" / f"{self.process.pid}.json"
+        note = folder / "state" / "gateways" / f"{self.process.pid}@{os.uname().nodename}.json"
         wait_for(note.exists, 30)
         self.url = json.loads(note.read_text())["url"]
 

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import csv
 import json
+import os
 import random
 import shutil
 import signal
@@ -105,7 +106,7 @@ class Served:
             self._process = subprocess.Popen([str(MODELHUB), "serve", str(config)], stderr=log)
         self.pid = self._process.pid
         self.process = psutil.Process(self.pid)
-        note = folder / "state" / "gateways" / f"{self.pid}.json"
+        note = folder / "state" / "gateways" / f"{self.pid}@{os.uname().nodename}.json"
         while not note.exists() and self._process.poll() is None and time.monotonic() < began + 60:
             time.sleep(0.01)
         self.url = json.loads(note.read_text())["url"]

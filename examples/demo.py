@@ -152,7 +152,7 @@ def start_gateway(config: Path, tracking_uri: str) -> tuple[subprocess.Popen[byt
     """The process and its URL; every model is ready."""
     command = [str(Path(sys.executable).with_name("modelhub")), "serve", str(config)]
     process = start("gateway", command, MLFLOW_TRACKING_URI=tracking_uri)
-    place = DEMO / "state" / "gateways" / f"{process.pid}.json"
+    place = DEMO / "state" / "gateways" / f"{process.pid}@{os.uname().nodename}.json"
     wait(process, "gateway", lambda: place.exists() and place.read_bytes().endswith(b"}"), 60)
     url = json.loads(place.read_text())["url"]
     wait(process, "gateway", lambda: ask(url, "GET", "/v2/health/ready")[0] == 200, 300)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..config.folders import own_models, with_folder
-from ..config.settings import ModelSettings, Settings
+from ..config.settings import GroupSettings, ModelSettings, Settings
 from ..protocol.errors import ConfigError, InvalidRequest, NotReady
 from .group import Group
 from .lifecycle import ModelState
@@ -46,7 +46,7 @@ class Slot:
 
 @dataclass
 class Changes:
-    """What a reload did; labels of entries."""
+    """What a reload did; labels of entries and groups."""
 
     added: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
@@ -322,6 +322,8 @@ class Catalog:
             if group.name not in self.groups:
                 self.groups[group.name] = Group(group, self._book)
             else:
+                if _limits(group) != _limits(self.groups[group.name].settings):
+                    changes.changed.append(f"group {group.name}")
                 self.groups[group.name].reconfigure(group)
         wanted = {_key(entry): (entry, self.groups[name] if name else None) for entry, name in settings.entries}
         self._rename(wanted)
@@ -369,6 +371,11 @@ def _may_swap_unloaded(old: ModelVersion) -> bool:
 
 def _key(entry: ModelSettings) -> tuple[str, str]:
     return entry.name, entry.known_version or ""
+
+
+def _limits(group: GroupSettings) -> dict[str, Any]:
+    """All that is said of a group itself."""
+    return group.model_dump(exclude={"models"})
 
 
 def _overridden(entry: ModelSettings, config: dict[str, Any]) -> ModelSettings:

@@ -1,7 +1,7 @@
 """`modelhub status`: asks a running gateway for `GET /status` and shows the answer as a table.
 
-A running gateway leaves `<state_dir>/gateways/<pid>.json` with `{"pid", "url", "admin_url", "started"}`;
-without a URL the newest one whose process is alive is asked.
+A running gateway leaves `<state_dir>/gateways/<pid>@<host>.json` with `{"pid", "host", "url", "admin_url", "started"}`;
+without a URL the newest one of this host whose process is alive is asked.
 """
 
 from __future__ import annotations
@@ -63,13 +63,14 @@ def find_gateway(flags: Mapping[str, str]) -> str:
 def running_gateways(state_dir: Path) -> list[Running]:
     """The gateways that run with this state directory, the newest first."""
     found = []
+    here = os.uname().nodename
     for path in (state_dir / "gateways").glob("*.json"):
         try:
             said = json.loads(path.read_text())
             one = Running(int(said["pid"]), str(said.get("admin_url") or said["url"]), float(said["started"]))
         except (OSError, ValueError, KeyError, TypeError):
             continue  # half written, or of another version: its gateway can still be asked by its URL
-        if _alive(one.pid):
+        if said.get("host", here) == here and _alive(one.pid):
             found.append(one)
     return sorted(found, key=lambda one: one.started, reverse=True)
 

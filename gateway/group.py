@@ -70,6 +70,7 @@ class Group:
         """It is no member any more."""
         self.members.remove(version)
         self._thrashing.forget(version)
+        self._peaks.pop(version, None)  # of a load that failed
         self.changed()
 
     @property

@@ -37,10 +37,12 @@ async def listening(
             admin = make_admin_app(registry, server, metrics, control)
             admin_url = await _listen(admin, "127.0.0.1", place, stack)
         grpc_url = await stack.enter_async_context(_listen_grpc(server, registry, metrics, control))
-        note = Path(server.state_dir) / "gateways" / f"{os.getpid()}.json"
+        pid, host = os.getpid(), os.uname().nodename  # containers that share the folder have the same process ids
+        note = Path(server.state_dir) / "gateways" / f"{pid}@{host}.json"
         note.parent.mkdir(parents=True, exist_ok=True)
-        facts = {"pid": os.getpid(), "url": url, "admin_url": admin_url, "grpc_url": grpc_url, "started": time.time()}
-        part = note.with_suffix(".part")
+        facts = {"pid": pid, "host": host, "url": url, "admin_url": admin_url, "grpc_url": grpc_url}
+        facts["started"] = time.time()
+        part = note.with_name(f"{note.name}.part")
         part.write_text(json.dumps(facts), encoding="utf-8")
         part.replace(note)  # whole or not at all
         stack.callback(note.unlink, missing_ok=True)

@@ -32,7 +32,7 @@ _GROUP = ("group",)
 #: Of the ages that evicted models had: one that is small says that the budget is too.
 _QUANTILES = (0.1, 0.5, 0.9)
 #: Shown as 0 before they happen: Prometheus' increase() misses the first of what appears from nowhere.
-_USUAL_ENDS = ("exit_1", "memory", "signal_9", "timeout")
+_USUAL_ENDS = ("exit_1", "fork_server", "memory", "signal_9", "signal_11", "timeout")
 PHASES = ("queue", "batch_wait", "decode", "predict", "encode", "transfer")
 
 

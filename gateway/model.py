@@ -105,7 +105,8 @@ class ModelVersion:
     def ready(self) -> bool:
         """What the model's own `/ready` says: it answers, or a request would have it loaded."""
         if self.lazy and not self.away:
-            return self.state is not ModelState.FAILED
+            again = self.state.loading and self._failures > 0  # what has failed is not ready while it is tried again
+            return self.state is not ModelState.FAILED and not again
         return self.state is ModelState.READY
 
     @property
@@ -191,7 +192,7 @@ class ModelVersion:
                     mlmodel = parse_mlmodel(await self._resources.fetcher.metadata(self.uri), self.uri)
             self._metadata = metadata_from_mlmodel(mlmodel)
         except (ServingError, asyncio.TimeoutError) as error:
-            message = f"the metadata of model {self.label} cannot be read: {error or 'no answer in time'}"
+            message = f"the metadata of model {self.label} cannot be read: {str(error) or 'no answer in time'}"
             raise NotReady(message, retry_after=5.0) from None
         return self._metadata
 

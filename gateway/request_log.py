@@ -1,6 +1,6 @@
 """What is said about a request when it has ended: a line in the log, a trace.
 
-Errors are logged always (so many a second), every request at level debug.
+Errors are logged always (so many a second of each model), every request at level debug.
 
 Called where a request ends, over HTTP or gRPC. Neither payloads nor what may quote them is written: of an error that
 the client or the model made only its kind, of one that the gateway made its message too.
@@ -13,6 +13,7 @@ import logging
 import secrets
 import time
 from typing import TYPE_CHECKING, Any, Union
+from weakref import WeakKeyDictionary
 
 from aiohttp import web
 from multidict import istr
@@ -32,14 +33,14 @@ Asker = Union[web.BaseRequest, "Caller"]
 
 TRACE_PARENT = istr("traceparent")
 
-#: Lines about errors a second; what is over is counted and said with the next line.
+#: Lines about errors of one model a second; what is over is counted and said with the next line.
 LINES_PER_SECOND = 20
 #: Errors whose message is ours alone: it quotes neither the client nor the model.
 _OURS = frozenset({"not_ready", "queue_full", "deadline_exceeded", "worker_lost", "load_failed", "too_large"})
 
 
 class _Quota:
-    """So many lines a second; a failing model under load must not drown the log."""
+    """So many lines a second; a failing model under load must neither drown the log nor hide others' errors."""
 
     def __init__(self) -> None:
         self._second = 0
@@ -59,7 +60,7 @@ class _Quota:
         return left_out
 
 
-_quota = _Quota()
+_quotas: WeakKeyDictionary[ModelVersion, _Quota] = WeakKeyDictionary()
 
 
 class Caller:
@@ -118,7 +119,7 @@ def failed(
     level = logging.WARNING if status >= 500 else logging.DEBUG if status == CLIENT_GONE else logging.INFO
     if not log.isEnabledFor(level):
         return
-    left_out = _quota.take()
+    left_out = _quotas.setdefault(version, _Quota()).take()
     if left_out is None:
         return
     fields = _fields(request, version, route, status, elapsed)

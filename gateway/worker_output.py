@@ -13,6 +13,9 @@ from .output_events import Event, Events
 
 LINES_PER_SECOND = 200  # of one process; what is over is counted and said, not lost silently
 KEPT = 20  # last lines, for the reason of a failure
+#: A process that prints more than is logged must not take the gateway's time: of what is read at once only the last
+#: bytes are looked at, and the next is read after some seconds. It waits for its pipe meanwhile.
+LOOKED_AT, PAUSE = 1024, 0.005
 
 
 class OutputReader:
@@ -53,8 +56,24 @@ class OutputReader:
         if not data:
             self.close()
             return
+        if self._lines >= LINES_PER_SECOND and int(time.monotonic()) == self._second:
+            data = self._last_of(data)
+            self._loop.remove_reader(self._reader)
+            self._loop.call_later(PAUSE, self._read_on)
         self._emit(self._events.feed(data, self._loop.time()))
         self._wait()
+
+    def _read_on(self) -> None:
+        if not self._closed:
+            self._loop.add_reader(self._reader, self._read)
+
+    def _last_of(self, data: bytes) -> bytes:
+        """The end of it, from the end of a line on. What is before that is counted only."""
+        cut = data.rfind(b"\n", 0, -LOOKED_AT)
+        if cut <= 0:
+            return data
+        self._drop(data.count(b"\n", 0, cut))
+        return data[cut:]
 
     def _wait(self) -> None:
         """Look again when what is not whole has waited for long enough."""
@@ -78,12 +97,15 @@ class OutputReader:
                 self._report_dropped()
                 self._second, self._lines = second, 0
             if self._lines >= LINES_PER_SECOND:
-                if not self._dropped:
-                    self._loop.call_later(1, self._report_dropped)
-                self._dropped += event.lines
+                self._drop(event.lines)
                 continue
             self._lines += event.lines
             self._log.log(logging.WARNING if event.trace else logging.INFO, "%s", event.text, extra=self._extra)
+
+    def _drop(self, lines: int) -> None:
+        if not self._dropped:
+            self._loop.call_later(1, self._report_dropped)
+        self._dropped += lines
 
     def _report_dropped(self) -> None:
         if self._dropped:

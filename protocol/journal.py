@@ -30,7 +30,8 @@ class Journal:
         descriptor = os.open(path, flags, 0o600)
         try:
             if create:
-                os.ftruncate(descriptor, SIZE)
+                # Its blocks are taken now: on a full disk this fails, while touching the mapped page would be SIGBUS.
+                os.posix_fallocate(descriptor, 0, SIZE)
             self._page = mmap.mmap(descriptor, SIZE)
         finally:
             os.close(descriptor)

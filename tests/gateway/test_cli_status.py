@@ -122,6 +122,8 @@ def test_the_newest_living_gateway_is_asked(
     note(tmp_path, os.getppid(), url="http://127.0.0.1:1", admin_url="", started=10.0)
     note(tmp_path, os.getpid(), url="http://127.0.0.1:1", admin_url=url, started=20.0)
     (tmp_path / "gateways" / "1.json").write_text("{half")
+    foreign = {"pid": os.getpid(), "host": "another-pod", "url": "http://127.0.0.1:3", "started": 40.0}
+    (tmp_path / "gateways" / f"{os.getpid()}@another-pod.json").write_text(json.dumps(foreign))
     assert [one.pid for one in running_gateways(tmp_path)] == [os.getpid(), os.getppid()]
     assert main(["status", "--server.state_dir", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["server"]["pid"] == 7

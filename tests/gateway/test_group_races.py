@@ -76,6 +76,7 @@ def test_a_model_that_is_removed_while_it_loads_answers_who_waits_and_goes(gatew
 def test_a_group_that_becomes_eager_loads_what_is_missing(gateway: Start, models: Path) -> None:
     running = gateway(group(copies(models, 2)))
     rewrite(running, lambda content: content["groups"][0].update(load="eager"))
+    assert "configuration reloaded: 1 changed" in running.log()
     until(lambda: set(states(running).values()) == {"READY"})
 
 

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from modelhub.serving.gateway import request_log, tracing
+from modelhub.serving.gateway import tracing
 from modelhub.serving.gateway.grpc_generated import open_inference_pb2 as pb
 from modelhub.serving.protocol.errors import InvalidRequest, ModelError, QueueFull
 from modelhub.serving.protocol.messages import InferReply, InferRequest
@@ -41,11 +41,6 @@ async def refusing(request: InferRequest, body: Any) -> tuple[InferReply, Any]:
 
 async def full(request: InferRequest, body: Any) -> tuple[InferReply, Any]:
     raise QueueFull("model iris/1 has 200 requests waiting", retry_after=2.0)
-
-
-@pytest.fixture(autouse=True)
-def _fresh_quota(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_log, "_quota", request_log._Quota())
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ async def test_state_queue_and_what_happened_to_workers() -> None:
         assert found[key("modelhub_load_seconds", **IRIS, phase=phase)] == seconds
     name = "modelhub_worker_restarts_total"
     restarts = {dict(labels)["reason"]: value for (each, labels), value in found.items() if each == name}
-    assert restarts == {"signal_9": 1, "exit_1": 2, "memory": 1, "timeout": 0}
+    assert restarts == {"signal_9": 1, "exit_1": 2, "memory": 1, "timeout": 0, "fork_server": 0, "signal_11": 0}
 
 
 async def test_a_second_load_starts_its_phases_anew() -> None:

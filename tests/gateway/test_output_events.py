@@ -10,6 +10,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 
@@ -266,3 +267,20 @@ async def test_a_flood_of_tracebacks_is_cut_and_said(written: io.StringIO) -> No
     found = [json.loads(line) for line in written.getvalue().splitlines()]
     assert sum(len(each["message"].splitlines()) for each in found) < LINES_PER_SECOND * 2 + 20
     assert any("more lines were printed" in each["message"] for each in found)
+
+
+async def test_a_process_that_prints_without_end_leaves_the_gateway_its_time(written: io.StringIO) -> None:
+    log = Told()
+    reader = OutputReader("wine/3", log)
+    code = "import os\nwhile True: os.write(1, b'a line of some length, again and again\\n' * 1000)"
+    used, began = time.process_time(), time.monotonic()
+    endless = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=reader.write_fd)
+    reader.close_writer()
+    while "more lines were printed" not in (await asyncio.wait_for(log.arrived.get(), 20)).getMessage():
+        pass
+    share = (time.process_time() - used) / (time.monotonic() - began)
+    endless.kill()
+    await endless.wait()
+    reader.close()
+    assert share < 0.3, f"reading took {share:.0%} of one core"
+    assert reader.tail[-2] == "a line of some length, again and again"  # the last one may have been cut

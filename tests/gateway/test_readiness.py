@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -47,7 +49,9 @@ async def test_a_lazy_model_that_has_failed_is_tried_again_without_being_asked(
     assert (version.state, version.ready, version.wanted) == (ModelState.FAILED, False, True)
     await asyncio.wait_for(version.until(ModelState.PREPARING), 5)
     assert not version.wanted, "nobody is evicted for it"
+    assert not version.ready, "a try is no success: the alert would begin anew with each"
     await version.unload(0)
+    assert version.ready, "the next request has it loaded"
 
 
 @pytest.mark.parametrize("how", ["it leaves its lazy group", "its alias moves while it is evicted"])
@@ -91,6 +95,29 @@ async def test_what_an_eager_group_has_let_go_comes_back_by_a_request_whatever_i
     with pytest.raises(NotReady, match="it was tried"):
         await version.infer(InferRequest(0), b"")
     await version.unload(0)
+
+
+async def test_metadata_that_no_server_gives_in_time_says_so(resources: Any) -> None:
+    async def hangs(uri: str) -> str:
+        await asyncio.Event().wait()
+        return uri
+
+    resources.fetcher = SimpleNamespace(metadata=hangs)
+    version = ModelVersion(ModelSettings(name="m", uri="models:/m/1", timeout=0.01), None, resources)
+    with pytest.raises(NotReady, match="cannot be read: no answer in time"):
+        await version.metadata()
+
+
+async def test_what_is_forgotten_leaves_nothing_in_its_group(resources: Any, tmp_path: Path) -> None:
+    group = Group(GroupSettings.model_validate({"name": "g", "load": "lazy", "models": []}), MemoryBook(tmp_path))
+    version = version_of("m", resources, group)
+    async with group.room(version):
+        await group.tick()  # it is measured while it loads, and then fails: it has no replicas
+    gone = weakref.ref(version)
+    group.forget(version)
+    del version
+    gc.collect()
+    assert gone() is None
 
 
 async def test_a_version_that_is_unloaded_before_it_was_loaded_says_who_did_it(resources: Any) -> None:

@@ -16,11 +16,6 @@ from modelhub.serving.protocol.messages import InferReply, InferRequest
 SECRET = "the-payload"
 
 
-@pytest.fixture(autouse=True)
-def _fresh_quota(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_log, "_quota", request_log._Quota())
-
-
 def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     return [vars(record) | {"text": record.getMessage()} for record in caplog.records if "request_log" in record.name]
 
@@ -119,6 +114,8 @@ async def test_a_flood_of_errors_is_counted_not_written(
     for _ in range(50):
         request_log.failed(caller, version, "infer", 500, 1, error)  # type: ignore[arg-type]
     assert len(lines(caplog)) == request_log.LINES_PER_SECOND
+    request_log.failed(caller, Model(), "infer", 503, 1, error)  # type: ignore[arg-type]
+    assert lines(caplog)[-1]["status"] == 503, "another model's error was hidden"
     clock += 1
     request_log.failed(caller, version, "infer", 500, 1, error)  # type: ignore[arg-type]
     assert lines(caplog)[-1]["left_out"] == 50 - request_log.LINES_PER_SECOND

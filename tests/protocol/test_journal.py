@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modelhub.serving.protocol.journal import SLOTS, Journal
+from modelhub.serving.protocol.journal import SIZE, SLOTS, Journal
 
 
 def test_what_one_side_begins_the_other_sees(tmp_path: Path) -> None:
@@ -28,6 +28,12 @@ def test_it_remembers_the_last_slots(tmp_path: Path) -> None:
     journal.begin(range(1, SLOTS + 11))
     assert set(journal.begun()) == set(range(11, SLOTS + 11))
     journal.close()
+
+
+def test_its_blocks_are_taken_when_it_is_made(tmp_path: Path) -> None:
+    """A page that the disk has no room for any more when it is touched ends both processes with SIGBUS."""
+    Journal(str(tmp_path / "page"), create=True).close()
+    assert (tmp_path / "page").stat().st_blocks * 512 >= SIZE
 
 
 def test_an_existing_page_is_never_taken_over(tmp_path: Path) -> None:

@@ -77,8 +77,9 @@ class Gateway:
     def wait_live(self, timeout: float = 30) -> None:
         deadline = time.monotonic() + timeout
         notes = self.state_dir / "gateways"
-        while not (place := _read(notes / f"{self.pid}.json") or _read(notes / "1.json")):
-            self._pause(deadline, f"{self.pid}.json does not appear in {notes}")
+        names = [f"{pid}@{os.uname().nodename}.json" for pid in (self.pid, 1)]
+        while not (place := _read(notes / names[0]) or _read(notes / names[1])):
+            self._pause(deadline, f"{names[0]} does not appear in {notes}")
         self.url, self.admin_url, self.grpc_url = place["url"], place["admin_url"], place["grpc_url"]
         while self._status("/v2/health/live") != 200:
             self._pause(deadline, "the gateway is not live")
