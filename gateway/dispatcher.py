@@ -283,6 +283,7 @@ class Dispatcher:
     def _leave_queue(self, pending: Pending) -> None:
         self._waiting.remove(pending)
         self._finish(pending)
+        self._pump()  # those behind one that waits for a worker of its own could go all along
 
     def _fail(self, pending: Pending, error: ServingError) -> None:
         if not pending.answer.done():

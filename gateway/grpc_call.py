@@ -76,8 +76,11 @@ class Call(Caller):
             if PRIORITY in self._ours:
                 message.priority = priority_of(self._ours[PRIORITY])
         if version.wants_headers:
-            message.headers = {name: value for name, value in self._metadata if isinstance(value, str)}
+            message.headers = self.headers()
         return message
+
+    def headers(self) -> dict[str, str]:
+        return {name: value for name, value in self._metadata if isinstance(value, str)}
 
 
 def _priority(request: pb.ModelInferRequest) -> int:

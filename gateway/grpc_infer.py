@@ -25,6 +25,7 @@ from .grpc_call import LARGE, REQUEST_ID, Call, Context, abort, aside, code_of, 
 from .grpc_codec import is_raw, respond, to_response, to_wire
 from .grpc_generated import open_inference_pb2 as pb
 from .lifecycle import ModelState
+from .registry import now_serving
 from .request_log import id_of
 from .routes_stream import STREAM
 
@@ -114,13 +115,17 @@ class _Asked(Call):
             body, message.json_size = to_wire(self.request)
         else:
             body, message.json_size = await asyncio.to_thread(to_wire, self.request)
+            self.version = now_serving(self.version, named=bool(self.request.model_version))
+            if self.version.wants_headers:
+                message.headers = self.headers()
         return message, body
 
     async def answer(self, make: Respond) -> bytes:
         """The answer in one piece. Counts how it ends; raises leaves of ServingError."""
         reply: InferReply | None = None
         try:
-            reply, output = await self.version.infer(*await self._to_worker("infer"))
+            message, body = await self._to_worker("infer")
+            reply, output = await self.version.infer(message, body)
             if reply.status >= 400:
                 raise _error_of(reply.status, output)
             if len(output) <= LARGE:
@@ -137,7 +142,8 @@ class _Asked(Call):
         """Send a response per piece. Counts how it ends; raises leaves of ServingError."""
         reply: InferReply | None = None
         try:
-            chunks = Chunks(self.version, *await self._to_worker(STREAM))
+            message, body = await self._to_worker(STREAM)
+            chunks = Chunks(self.version, message, body)
             try:
                 last = await self._forward(chunks, context)
                 try:

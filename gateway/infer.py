@@ -20,6 +20,7 @@ from ..protocol.messages import InferReply, InferRequest
 from . import request_log
 from .errors import JSON, X_REQUEST_ID, request_id, status_of
 from .quick_answer import QuickAnswer
+from .registry import now_serving
 from .waiting_line import priority_of
 
 if TYPE_CHECKING:
@@ -80,10 +81,8 @@ async def answer(
 
 
 def serving_now(version: ModelVersion, request: web.BaseRequest, message: InferRequest) -> ModelVersion:
-    """The version, or what has taken over from it while the body arrived; not where the client names a version."""
-    if "version" not in getattr(request, "match_info", ()):
-        while version.successor is not None:
-            version = version.successor
+    """The version, or what has taken over from it while the body arrived."""
+    version = now_serving(version, named="version" in getattr(request, "match_info", ()))
     if version.wants_headers:
         message.headers = _lower_headers(request)
     return version

@@ -112,6 +112,13 @@ class Registry:
         return Readiness(now, reasons)
 
 
+def now_serving(version: ModelVersion, *, named: bool) -> ModelVersion:
+    """What was found a while ago, or what has taken over from it since; `named`: not where that is another version."""
+    while (after := version.successor) is not None and not (named and after.version != version.version):
+        version = after
+    return version
+
+
 def _newest_ready(version: ModelVersion) -> tuple[bool, int, str]:
     """Highest number first; versions that are no numbers after them, by name."""
     label = version.version

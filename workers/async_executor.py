@@ -103,7 +103,12 @@ class _LoopThread:
 def _run_forever(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     try:
-        loop.run_forever()
+        while True:
+            try:
+                loop.run_forever()
+                break
+            except (SystemExit, KeyboardInterrupt):
+                pass  # of a coroutine: whoever waits for it is told in the next turn, and the others go on
         pending = asyncio.all_tasks(loop)
         for task in pending:
             task.cancel()

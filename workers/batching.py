@@ -99,6 +99,8 @@ class Batching:
             why_not = _difference(model, call)
         except ServingError as error:
             why_not = f"the input example's rows fail by themselves or stacked: {error.message[:200]}"
+        except Exception as error:
+            why_not = f"the result for the input example cannot be taken apart: {type(error).__name__}: {error}"
         if why_not:
             self.reason = why_not
         else:
@@ -153,6 +155,8 @@ def split(result: Any, rows: Sequence[int], outputs: int = 0) -> Optional[List[A
     if isinstance(result, tuple) or (isinstance(result, list) and _are_outputs(result, outputs)):
         make = type(result) if type(result) in (tuple, list) else tuple
         return _split_members(range(len(result)), result, rows, lambda pairs: make(value for _, value in pairs))
+    if hasattr(result, "tocsr"):
+        result = result.tocsr()  # other sparse matrices have no rows that could be taken
     if isinstance(result, list):
         length = len(result)
     elif getattr(result, "ndim", 0) and hasattr(result, "__getitem__"):

@@ -37,6 +37,11 @@ class Held:
         self.alone = False  # it was in a batch that failed
         self.key: Any = None
 
+    @property
+    def deadline(self) -> float:
+        """In seconds of CLOCK_MONOTONIC; 0: none. Of a decoded one, that of its own `timeout` if that is earlier."""
+        return self.request.deadline if self.call is None else self.call.deadline
+
     def group_key(self) -> Any:
         """Equal for requests that can share a prediction; of a decoded one."""
         if self.key is None and self.call is not None:
@@ -123,11 +128,11 @@ class Runner:
         start = time.monotonic_ns()
         try:
             result = self._model.predict(stack([call for _, call in ready]))
+            predicted = time.monotonic_ns()
+            parts = split(result, rows, len(self._model.signature.outputs))
         except Exception as error:
             self._batching.failed(len(ready), error)
             return False
-        predicted = time.monotonic_ns()
-        parts = split(result, rows, len(self._model.signature.outputs))
         if parts is None:
             self._batching.wrong_rows(sum(rows))
             return False

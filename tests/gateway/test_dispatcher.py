@@ -231,6 +231,30 @@ async def test_without_retry_what_was_begun_is_lost_at_once() -> None:
     await turn()
 
 
+@pytest.mark.parametrize("gives_up", [True, False], ids=["its client goes", "its deadline passes"])
+async def test_those_behind_one_that_waits_for_a_worker_of_its_own_go_when_it_goes(gives_up: bool) -> None:
+    target = dispatcher()
+    first = Worker(target, credits=1)
+    retried = ask(target, 0.0 if gives_up else 0.05)
+    await turn()
+    busy = Worker(target, credits=2)
+    running = ask(target)
+    await turn()
+    target.detach(first.link, {first.got[0].id}, "was killed")
+    behind = ask(target)
+    await turn()
+    assert (len(busy.got), target.queued) == (1, 2)
+    if gives_up:
+        retried.cancel()
+    with pytest.raises((asyncio.CancelledError, DeadlineExceeded)):
+        await retried
+    assert (len(busy.got), target.queued) == (2, 0)
+    for request in busy.got:
+        busy.answer(request)
+    await asyncio.gather(running, behind)
+    await target.drained()
+
+
 @pytest.mark.parametrize("seed", range(20))
 async def test_every_request_is_answered_once_whatever_happens(seed: int) -> None:
     """Random requests, answers, deaths, cancellations and expiries; in the end nothing is left."""

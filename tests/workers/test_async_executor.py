@@ -37,6 +37,17 @@ def test_results_arguments_and_errors() -> None:
         AsyncExecutor.run_async(len, [])  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("leaving", [SystemExit(3), KeyboardInterrupt()])
+def test_a_coroutine_that_leaves_leaves_its_caller_and_the_loop_goes_on(leaving: BaseException) -> None:
+    async def leave() -> None:
+        raise leaving
+
+    with pytest.raises(type(leaving)) as left:
+        AsyncExecutor.run_async(leave)
+    assert left.value is leaving
+    assert AsyncExecutor.run_async(add, 1, right=2, timeout=5) == 3
+
+
 def test_one_loop_for_many_threads() -> None:
     """A thousand calls of many threads run at the same time on one thread, and leave none behind."""
     together = asyncio.Event()

@@ -11,17 +11,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from v2_client import Tensor, parse, request, tensor
 from worker_link import WorkerLink
 
 from modelhub.serving.protocol.journal import SLOTS
-from modelhub.serving.protocol.messages import ErrorReply, InferReply, InferRequest, StopRequest
+from modelhub.serving.protocol.messages import (
+    CancelRequest,
+    ErrorReply,
+    InferReply,
+    InferRequest,
+    StatsReply,
+    StatsRequest,
+    StopRequest,
+)
 from modelhub.serving.protocol.signature import Field, Param, Signature
-from modelhub.serving.workers.batching import Batching, split, stack
+from modelhub.serving.workers.batching import Batching
 from modelhub.serving.workers.patience import Patience
-from modelhub.serving.workers.served import Call, ServedModel
+from modelhub.serving.workers.served import ServedModel
 
 Served = Callable[[str], ServedModel]
 Save = Callable[..., ServedModel]
@@ -174,9 +180,82 @@ def test_a_worker_waits_for_those_it_has_just_answered(
         worker.send((InferRequest(id=1, alone=True), body(1)), (InferRequest(id=2), body(2)))
         alone = 1 if len(calls) == 2 else 2  # answered before the third is sent
         assert isinstance(worker.answers(alone)[1][0], InferReply)
-        worker.send((InferRequest(id=3), body(3)))
+        worker.send((InferRequest(id=3, received=time.monotonic()), body(3)))
         assert values(worker.answers(3 - alone)[3]) == [6]
     assert model.calls == calls
+
+
+def test_who_is_back_before_the_worker_looks_is_not_waited_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelhub.serving.workers.loop.Patience", Waits)
+    model = Doubles()
+    with WorkerLink(tmp_path, made(model), enabled=True) as worker:
+        after_the_answer = time.monotonic() + 60
+        worker.send(
+            (InferRequest(id=1, alone=True), body(1)),
+            (InferRequest(id=2), body(2)),
+            (InferRequest(id=3, received=after_the_answer), body(3)),
+        )
+        assert values(worker.answers(3)[3]) == [6]
+    assert model.calls == [1, 2]
+
+
+def test_who_goes_while_a_batch_waits_is_not_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in the batch that waits nor after it; and the batch that is left goes on."""
+    monkeypatch.setattr("modelhub.serving.workers.loop.Patience", Waits)
+    model = Doubles()
+    model.go = threading.Event()
+    with WorkerLink(tmp_path, made(model), enabled=True) as worker:
+        worker.send(*((InferRequest(id=number, alone=number == 3), body(number)) for number in (0, 1, 2, 3)))
+        assert model.running.wait(20)
+        worker.send(*((InferRequest(id=number, alone=number == 5), body(number)) for number in (4, 5, 6)))
+        model.go.set()
+        worker.answers(4)  # now 4 and 6 wait for two more, and 5 behind them
+        worker.send((CancelRequest([4, 5]), b""))
+        worker.send(*((InferRequest(id=number), body(number)) for number in (7, 8, 9)))
+        found = worker.answers(6)
+    gone = {number for number, (message, _) in found.items() if isinstance(message, ErrorReply)}
+    assert gone == {4, 5}
+    assert {found[number][0].code for number in gone} == {"cancelled"}
+    assert model.calls == [3, 1, 4]
+
+
+class HurriesForDeadlines(Waits):
+    """Waits only for requests without a deadline."""
+
+    def left(self, gathered: int, deadline: float = 0.0) -> float:
+        return 0.0 if deadline else super().left(gathered)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_batch_does_not_wait_past_a_requests_own_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    """`alone`: it is not of the batch that waits, but behind it."""
+    monkeypatch.setattr("modelhub.serving.workers.loop.Patience", HurriesForDeadlines)
+    own = body(3, parameters={"timeout": 15_000_000})
+    with WorkerLink(tmp_path, made(Doubles()), enabled=True) as worker:
+        worker.send(
+            (InferRequest(id=1, alone=True), body(1)),
+            *(((InferRequest(id=2), body(2)),) if alone else ()),
+            (InferRequest(id=3, alone=alone), own),
+        )
+        started = time.monotonic()
+        worker.answers(3 if alone else 2)
+        assert time.monotonic() - started < 10
+
+
+def test_stats_that_are_asked_for_during_the_last_batch_come_with_its_answers(tmp_path: Path) -> None:
+    model = Doubles()
+    model.go = threading.Event()
+    with WorkerLink(tmp_path, made(model), enabled=True) as worker:
+        worker.send((InferRequest(id=1), body(1)))
+        assert model.running.wait(20)
+        worker.send((StatsRequest(), b""))
+        model.go.set()
+        assert values(worker.answers(1)[1]) == [2]
+        assert isinstance(worker.receive()[0][0], StatsReply)
 
 
 class FailsOn666(Doubles):
@@ -232,6 +311,34 @@ def test_a_wrong_number_of_rows_ends_batching(tmp_path: Path, capfd: pytest.Capt
         assert model.calls[4:] == [1, 1]
         assert worker.batching()["enabled"] is False
     assert "for a batch of 4 rows the model gave back another number of rows" in capfd.readouterr().err
+
+
+class NoRows(Doubles):
+    """Its answers have rows, and do not give them."""
+
+    class Answer:
+        def __init__(self, count: int) -> None:
+            self.ndim, self.shape = 1, (count,)
+
+        def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+            return np.ones(self.shape)
+
+        def __getitem__(self, at: Any) -> Any:
+            raise NotImplementedError
+
+    def answer(self, data: pd.DataFrame, params: dict[str, Any]) -> Any:
+        return self.Answer(len(data))
+
+
+def test_an_answer_that_cannot_be_taken_apart_ends_no_worker(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    state, _ = proven(made(NoRows()), body(1, 2), tmp_path)
+    assert "cannot be taken apart: NotImplementedError" in state["reason"]
+    folder = tmp_path / "on"
+    folder.mkdir()
+    with WorkerLink(folder, made(NoRows()), enabled=True) as worker:
+        assert all(isinstance(message, InferReply) for message, _ in worker.ask(body(1), body(2)))
+        assert worker.batching()["reason"] == "off for 60 s: a batch of 2 requests raised NotImplementedError"
+    assert "batching is off for 60 s" in capfd.readouterr().err
 
 
 def test_the_requests_own_timeout_is_kept(tmp_path: Path) -> None:
@@ -378,38 +485,3 @@ def test_a_step_of_ones_own_is_not_known_to_be_row_wise(tmp_path: Path, mlflow_i
         pipeline = make_pipeline(step, LinearRegression()).fit(rows, rows[:, 0])
         model = loaded_from(mlflow.sklearn, pipeline, tmp_path / name, signature)
         assert Batching(model).on is expected
-
-
-# ---- stacking and splitting -----------------------------------------------------------------------
-
-
-@given(st.lists(st.lists(st.floats(allow_nan=False), min_size=1, max_size=5), min_size=1, max_size=6))
-def test_split_undoes_stack(rows: list[list[float]]) -> None:
-    calls = [Call("infer", {"x": np.array(each)}, {}, None, rows=len(each)) for each in rows]
-    together = stack(calls)
-    lengths = [len(each) for each in rows]
-    array = together.inputs["x"]
-    assert together.rows == len(array) == sum(lengths)
-    for result in (array, list(array), pd.Series(array), np.stack([array, array], axis=1)):
-        parts = split(result, lengths)
-        assert parts is not None
-        assert [len(each) for each in parts] == lengths
-        assert np.array_equal(np.concatenate([np.asarray(each) for each in parts]), np.asarray(result))
-    pairs = split({"a": array, "b": list(array)}, lengths)
-    assert pairs is not None
-    assert [list(each["a"]) for each in pairs] == rows == [each["b"] for each in pairs]
-
-
-def test_a_list_of_outputs_is_not_a_list_of_rows() -> None:
-    outputs = [np.array([1, 2]), np.array([3, 4])]
-    assert split(outputs, [1, 1], 2) == [[np.array([1]), np.array([3])], [np.array([2]), np.array([4])]]
-    parts = split(outputs, [1, 1])
-    assert parts is not None
-    assert [each[0].tolist() for each in parts] == [[1, 2], [3, 4]]
-
-
-@pytest.mark.parametrize(
-    "result", [None, 3, "ab", np.float64(2), np.arange(3), [1], {}, {"a": [1, 2], "b": 1}, (1, 2), pd.Series([1])]
-)
-def test_what_has_other_rows_is_not_split(result: Any) -> None:
-    assert split(result, [1, 1]) is None
