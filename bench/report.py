@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -61,7 +62,7 @@ def table(title: str, rows: list[Row], columns: dict[str, str]) -> None:
         found.add_column(heading, justify="right" if heading[:1].islower() else "left")
     for row in rows:
         found.add_row(*(_text(row.get(key)) for key in columns))
-    Console().print(found)
+    Console(width=None if sys.stdout.isatty() else 160).print(found)
 
 
 def _text(value: Any) -> str:
