@@ -148,6 +148,9 @@ class _Version(argparse.Action):
 
 
 def _serve(args: argparse.Namespace) -> int:
+    from . import hangup
+
+    hangup.remember()
     from ..config.load import load
 
     settings = load(args.target, flags=args.flags)

@@ -20,7 +20,7 @@ import uvloop
 from ..config.settings import Settings
 from ..protocol.errors import ConfigError
 from ..workers.process import forbid_dumps
-from . import heap, tracing
+from . import hangup, heap, tracing
 from .artifacts import ArtifactStore
 from .catalog import Catalog
 from .channel import Channel
@@ -238,6 +238,8 @@ async def _reload_on_hangup(catalog: Catalog) -> None:
     """SIGHUP reads the configuration again."""
     asked = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+    if hangup.came():
+        asked.set()
     while True:
         await asked.wait()
         asked.clear()

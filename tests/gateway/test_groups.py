@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from gateway_process import Gateway
@@ -154,14 +156,36 @@ def test_a_reload_adds_removes_and_changes_and_leaves_the_rest_alone(gateway: St
     assert running.infer("m0", one(1)).status == 200
 
 
+def test_a_hangup_while_it_starts_is_a_reload(gateway: Start, models: Path, tmp_path: Path) -> None:
+    """The configuration is a pipe: so it is known when the gateway has begun to read it."""
+    first, second = (yaml.safe_dump({"defaults": SHARED, "models": copies(models, number)}) for number in (1, 2))
+    config, new = tmp_path / "models.yaml", tmp_path / "new.yaml"
+    os.mkfifo(config)
+
+    def hang_up() -> None:
+        with config.open("w") as pipe:  # opens when the gateway opens it
+            (pid,) = (
+                each.pid for each in psutil.process_iter(["cmdline"]) if str(config) in (each.info["cmdline"] or ())
+            )
+            os.kill(pid, signal.SIGHUP)
+            new.write_text(second)
+            new.replace(config)
+            pipe.write(first)
+
+    with ThreadPoolExecutor(1) as pool:
+        hung_up = pool.submit(hang_up)
+        running = gateway(config)
+        hung_up.result()
+    running.wait_log("configuration reloaded")
+    until(lambda: set(states(running)) == {"m0", "m1"})
+
+
 def write(running: Gateway, text: str) -> None:
     assert isinstance(running.config, Path)
     running.config.write_text(text)
 
 
 def psignal(running: Gateway) -> None:
-    import os
-
     os.kill(running.pid, signal.SIGHUP)
 
 
@@ -171,8 +195,6 @@ def pids(running: Gateway) -> dict[str, int]:
 
 
 def test_a_hundred_cycles_of_load_and_unload_leave_nothing_behind(gateway: Start, models: Path) -> None:
-    import psutil
-
     running = gateway({"defaults": SHARED, "models": copies(models, 2)})
     running.wait_ready()
     process = psutil.Process(running.pid)
