@@ -291,6 +291,7 @@ class Catalog:
                 settings = await asyncio.to_thread(self._read_again)
             except ConfigError as error:
                 log.error("the configuration was not reloaded, nothing has changed: %s", error.message)
+                self._resources.metrics.configured(taken=False)
                 raise
             server, wanted = self.settings.server, settings.server
             names = [name for name in type(server).model_fields if getattr(server, name) != getattr(wanted, name)]
@@ -298,6 +299,7 @@ class Catalog:
                 changed = ", ".join(f"server.{name}" for name in names)
                 log.warning("%s changed: that takes effect at the next start, not now", changed)
             changes = self._apply(settings)
+            self._resources.metrics.configured(taken=True)
             log.info("configuration reloaded: %s", changes)
             return changes
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, cast
 
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
 from ..protocol.messages import InferReply
@@ -176,6 +176,17 @@ class Metrics:
         self.fork_servers: Callable[[], Iterable[ForkServerLink]] = tuple
         self._builds: dict[str, tuple[int, float]] = {}
         self._rolls: Counter[tuple[str, str]] = Counter()
+        self._read = Gauge(
+            "modelhub_config_last_reload_successful",
+            "1 while the configuration that was read last is the one in force; 0: it was refused.",
+            registry=self.registry,
+        )
+        self._read_at = Gauge(
+            "modelhub_config_last_reload_success_timestamp_seconds",
+            "When the configuration in force was read, in seconds since 1970.",
+            registry=self.registry,
+        )
+        self.configured(taken=True)
 
     # ---- models --------------------------------------------------------------------------------
 
@@ -222,6 +233,12 @@ class Metrics:
     def rolled(self, model: str, result: str) -> None:
         """Another version was to serve a model; `result` is swapped or failed."""
         self._rolls[model, result] += 1
+
+    def configured(self, *, taken: bool) -> None:
+        """The configuration was read: at the start, or again; one that is refused changes nothing."""
+        self._read.set(taken)
+        if taken:
+            self._read_at.set_to_current_time()
 
     async def scrape(self, versions: Iterable[ModelVersion], accept: str = "") -> tuple[bytes, str]:
         """Prometheus' text and its content type. Copies the numbers here, makes the text in a thread."""

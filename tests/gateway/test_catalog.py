@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,6 +121,29 @@ def test_five_hundred_models_are_ready_at_once(gateway: Start, models: Path, tmp
 def reload(running: Gateway, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [str(MODELHUB), "reload", *(arguments or (f"--server.state_dir={running.state_dir}",))]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def config_metrics(running: Gateway) -> tuple[str, float]:
+    """Whether the last reload was taken, and when the configuration in force was read."""
+    text = running.get("/metrics").body.decode()
+    found = dict(re.findall(r"^modelhub_config_last_reload_(\w+) (\S+)$", text, re.MULTILINE))
+    return found["successful"], float(found["success_timestamp_seconds"])
+
+
+def test_the_metrics_say_whether_the_last_reload_was_taken(gateway: Start, models: Path) -> None:
+    before = time.time()
+    running = gateway({"server": {"admin": 0}, "defaults": SHARED, "models": copies(models, 1)})
+    assert isinstance(running.config, Path)
+    taken, at = config_metrics(running)
+    assert (taken, before < at < time.time()) == ("1.0", True)
+    text = running.config.read_text()
+    running.config.write_text("models: [{name: m0, urn: nowhere}]\n")
+    assert reload(running).returncode == 2
+    assert config_metrics(running) == ("0.0", at), "the configuration in force is the one from before"
+    running.config.write_text(text)
+    assert reload(running).returncode == 0
+    taken, again = config_metrics(running)
+    assert (taken, again > at) == ("1.0", True)
 
 
 def test_the_command_reloads_the_gateway_that_runs_here(gateway: Start, models: Path, tmp_path: Path) -> None:
