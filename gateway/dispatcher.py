@@ -21,19 +21,25 @@ from .waiting_line import WaitingLine
 #: Told of every chunk of a stream.
 OnChunk = Callable[[ChunkReply, Body], None]
 
+#: A worker that holds bodies of so many bytes gets no more of them, two batches of the largest ones (`MAX_BYTES` in
+#: workers/batching.py): they can still be cancelled here, and go to another replica.
+ENOUGH_BYTES = 64 << 20
+
 _numbers = itertools.count(1)
 
 
 class WorkerLink:
     """A live worker as the dispatcher sees it: a way to send, and how much it may hold."""
 
-    __slots__ = ("answered", "credits", "held", "kept", "label", "overdue", "send")
+    __slots__ = ("answered", "bytes", "credits", "held", "kept", "label", "least", "overdue", "send")
 
     def __init__(
         self, label: str, credits: int, send: Callable[[Any, Body], None], overdue: Callable[[int], None]
     ) -> None:
         self.label = label
         self.credits = credits
+        self.least = credits  # so many requests it may hold, however large they are
+        self.bytes = 0  # of the bodies that it holds
         self.kept = 0  # credits that it gets back with the answer to what it runs alone
         self.answered = 0
         self.send = send
@@ -188,6 +194,7 @@ class Dispatcher:
             return
         del worker.held[message.id]
         worker.credits += 1 + worker.kept
+        worker.bytes -= len(pending.body)
         worker.kept = 0
         worker.answered += 1
         if not pending.answer.done():
@@ -205,7 +212,11 @@ class Dispatcher:
     def _free_worker(self) -> WorkerLink | None:
         best: WorkerLink | None = None
         for worker in self._workers:
-            if worker.credits > 0 and (best is None or worker.credits > best.credits):
+            if (
+                worker.credits > 0
+                and (best is None or worker.credits > best.credits)
+                and (worker.bytes < ENOUGH_BYTES or len(worker.held) < worker.least)
+            ):
                 best = worker
         return best
 
@@ -217,6 +228,7 @@ class Dispatcher:
         pending.worker = worker
         pending.sent = time.monotonic()
         worker.credits -= 1
+        worker.bytes += len(pending.body)
         if pending.request.alone:
             worker.kept, worker.credits = worker.credits, 0
         worker.held[pending.request.id] = pending

@@ -41,7 +41,7 @@ from ..protocol.messages import (
     StatsRequest,
     StopRequest,
 )
-from .batching import Batching
+from .batching import MAX_BYTES, Batching
 from .model_metrics import model_metrics
 from .patience import Patience
 from .runner import Held, Reply, Runner
@@ -166,6 +166,7 @@ class Loop:
         self._cancelled: Set[int] = set()
         self._streaming: Set[int] = set()
         self._stopping = False
+        self._bytes = 0  # bytes of what `_gather` has looked at
         self._delay = 0.0  # seconds that the next batch may still wait for more requests: `batching: {max_delay}`
         self._patience = Patience()
         self._running: List[Held] = []  # the group whose first answer is still to come
@@ -246,16 +247,17 @@ class Loop:
         group: List[Held] = []
         others: List[Held] = []
         self._picked = group, others
+        self._bytes = 0
         rows = self._pick(group, others, 0)
         # Decoding took a while: what has arrived since comes along, as long as something has.
         # And so do those who were just answered, while it is worth the wait.
-        while 0 < rows < self._batching.max_size and self._read(self._wait(group, others)):
+        while rows and not self._full(rows) and self._read(self._wait(group, others)):
             rows = self._pick(group, others, rows)
         self._picked = [], []
         if self._cancelled:  # while it waited
             group = [held for held in group if not self._dropped(held)]
         if self._patient:
-            self._patience.begins(len(group), full=rows >= self._batching.max_size)
+            self._patience.begins(len(group), full=self._full(rows))
         self._delay = self._time_left(group, rows)
         if self._delay:
             self._held.extendleft(reversed(others))
@@ -277,6 +279,7 @@ class Loop:
             held = self._held.popleft()
             if not self._prepared(held):
                 continue
+            self._bytes += held.size
             if not group:
                 group.append(held)
                 if held.call is None or not self._batches(held):
@@ -292,9 +295,13 @@ class Loop:
                 rows += held.call.rows
             else:
                 others.append(held)
-            if rows >= batching.max_size:
+            if self._full(rows):
                 break
         return rows
+
+    def _full(self, rows: int) -> bool:
+        """Whether the group that is being picked, of so many rows, is to take no more."""
+        return rows >= self._batching.max_size or self._bytes >= MAX_BYTES
 
     def _prepared(self, held: Held) -> bool:
         """Decoded and still wanted; what is not is answered."""
@@ -316,7 +323,7 @@ class Loop:
     def _time_left(self, group: List[Held], rows: int) -> float:
         """Seconds that this group may wait for more."""
         delay = self._batching.max_delay
-        if not delay or not group or self._stopping or rows >= self._batching.max_size or not self._batches(group[0]):
+        if not delay or not group or self._stopping or self._full(rows) or not self._batches(group[0]):
             return 0.0
         return max(delay - (time.monotonic_ns() - group[0].arrived) / 1e9, 0.0)
 

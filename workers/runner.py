@@ -25,7 +25,7 @@ _HERE = os.path.dirname(__file__)
 class Held:
     """A request that the worker holds: as it came, and decoded once its turn is near."""
 
-    __slots__ = ("alone", "arrived", "begun", "body", "call", "decode_ns", "key", "request")
+    __slots__ = ("alone", "arrived", "begun", "body", "call", "decode_ns", "key", "request", "size")
 
     def __init__(self, request: InferRequest, body: Body, arrived: int) -> None:
         self.request = request
@@ -33,6 +33,8 @@ class Held:
         self.arrived = arrived  # nanoseconds of CLOCK_MONOTONIC, as all here
         self.call: Optional[Call] = None
         self.decode_ns = 0
+        #: Bytes of its body, and of its inputs once it is decoded.
+        self.size = len(body)
         self.begun = False  # noted in the journal in an earlier turn
         self.alone = False  # it was in a batch that failed
         self.key: Any = None
@@ -67,6 +69,7 @@ class Runner:
             held.call = self._model.decode(held.request, held.body)
         except Exception as error:
             return self.failure(held.request, error)
+        held.size += sum([array.nbytes for array in held.call.inputs.values()])
         held.decode_ns = time.monotonic_ns() - start
         return None
 

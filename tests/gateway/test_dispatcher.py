@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from modelhub.serving.gateway.dispatcher import Dispatcher, WorkerLink
+from modelhub.serving.gateway.dispatcher import ENOUGH_BYTES, Dispatcher, WorkerLink
 from modelhub.serving.gateway.waiting_line import LEVELS, USUAL, priority_of
 from modelhub.serving.protocol.errors import DeadlineExceeded, InvalidRequest, QueueFull, ServingError, WorkerLost
 from modelhub.serving.protocol.messages import CancelRequest, ErrorReply, InferReply, InferRequest
@@ -70,6 +70,30 @@ async def test_a_worker_holds_its_credits_and_the_rest_waits() -> None:
     worker.answer(worker.got[3])
     assert [(await task)[1] for task in tasks] == [b"yes"] * 4
     await target.drained()
+
+
+async def test_a_worker_is_not_given_more_large_bodies_than_it_soon_needs() -> None:
+    target = dispatcher(limit=100)
+    worker = Worker(target, credits=2)
+    worker.link.credits = 50  # it batches
+    half = bytearray(ENOUGH_BYTES // 2)
+    tasks = [asyncio.ensure_future(target.submit(InferRequest(id=0), body)) for body in [half] * 5]
+    tasks += [ask(target) for _ in range(5)]
+    await turn()
+    assert (len(worker.got), worker.link.bytes, target.queued) == (2, ENOUGH_BYTES, 8)
+    other = Worker(target, credits=2)  # but two it may have, however large they are
+    twice = asyncio.ensure_future(target.submit(InferRequest(id=0), bytearray(2 * ENOUGH_BYTES)))
+    await turn()
+    assert (len(worker.got), len(other.got), target.queued) == (2, 2, 7)
+    tasks.append(twice)
+    for turns in range(len(tasks)):
+        for each in (worker, other):
+            for request in [request for request in each.got if request.id in each.link.held]:
+                each.answer(request)
+                assert each.link.bytes <= 3 * ENOUGH_BYTES, turns
+        await turn()
+    assert [(await task)[1] for task in tasks] == [b"yes"] * 11
+    assert (worker.link.bytes, other.link.bytes) == (0, 0)
 
 
 async def test_priorities_first_and_within_them_who_came_first() -> None:

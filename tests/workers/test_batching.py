@@ -139,6 +139,23 @@ def test_a_batch_has_max_size_rows_at_most(tmp_path: Path) -> None:
     assert model.calls == [4, 3, 9]
 
 
+def test_large_requests_are_few_in_a_batch(tmp_path: Path) -> None:
+    """Or the first of them waits until all are decoded, and they take up memory together."""
+    model, limit = Doubles(), 32 << 20
+    model.go = threading.Event()
+    with WorkerLink(tmp_path, made(model), enabled=True, max_size=1000) as worker:
+        worker.send((InferRequest(id=100), body(0)))
+        assert model.running.wait(20)
+        padded = [body(number, id="x" * (limit // 3)) for number in range(1, 9)]
+        worker.send(*((InferRequest(id=number), text) for number, text in enumerate(padded, 1)))
+        worker.send((InferRequest(id=9), body(9)))
+        model.go.set()
+        found = worker.answers(10)
+    assert [values(found[number]) for number in range(1, 10)] == [[2 * number] for number in range(1, 10)]
+    assert model.calls == [1, 3, 3, 3]
+    assert found[1][0].batch == 3
+
+
 def test_max_delay_waits_for_more(tmp_path: Path) -> None:
     model = Doubles()
     with WorkerLink(tmp_path, made(model), enabled=True, max_size=2, max_delay=15.0) as worker:
