@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from .fields import NAME_PATTERN, AnyCase, FromShell, Listed, LocalPath, Name, NoBool, Section
 from .quantities import Duration, PositiveSize, Size
@@ -96,6 +96,12 @@ class ServerSettings(Section):
     max_body: PositiveSize = 64 << 20
     """Bytes of a request's body at most; larger ones get 413."""
 
+    max_buffered: PositiveSize | None = None
+    """Bytes of all requests' bodies that are held at once: on their way in, waiting, or with a worker; more get 429.
+
+    None: a quarter of the memory of the container, or of the machine. Bodies up to 64KiB that come
+    with their head are not counted."""
+
     max_connections: Annotated[int, Field(ge=1, le=1_000_000), NoBool] = 10_000
     """HTTP connections at once; more, or more than the process may open files for, get 503 and are closed."""
 
@@ -126,6 +132,12 @@ class ServerSettings(Section):
 
     environments: EnvironmentSettings = EnvironmentSettings()
     """When the environments of models are built."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ServerSettings:
+        if self.max_buffered is not None and self.max_buffered < self.max_body:
+            raise ValueError("max_buffered is less than max_body: no body of that size could ever be taken; raise it")
+        return self
 
     @property
     def is_loopback(self) -> bool:

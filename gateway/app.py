@@ -28,6 +28,7 @@ from .routes_stream import StreamRoutes
 from .routes_v2 import V2Routes
 
 if TYPE_CHECKING:
+    from .bodies import Bodies
     from .registry import Registry
 
 METRICS = web.AppKey("METRICS", Metrics)
@@ -43,13 +44,13 @@ SMALL_BODY = 1 << 20
 
 
 def make_app(
-    registry: Registry, settings: ServerSettings, metrics: Metrics, control: Control | None = None
+    registry: Registry, settings: ServerSettings, metrics: Metrics, bodies: Bodies, control: Control | None = None
 ) -> web.Application:
     """The application of the main port; with `control` the operators' routes are on it too."""
     app = _application(settings, metrics)
-    app.add_routes(V2Routes(registry, settings.max_body, control=control is not None).table())
-    app.add_routes(StreamRoutes(registry, settings.max_body).table())
-    app.add_routes(ModelRoutes(registry, settings.max_body).table())
+    app.add_routes(V2Routes(registry, bodies, control=control is not None).table())
+    app.add_routes(StreamRoutes(registry, bodies).table())
+    app.add_routes(ModelRoutes(registry, bodies).table())
     app.add_routes(RepositoryRoutes(registry).table())
     app.add_routes(StatsRoutes(registry).table())
     app.add_routes(OpenApiRoutes(registry).table())

@@ -98,6 +98,13 @@ class Dispatcher:
     def in_flight(self) -> int:
         return sum(len(worker.held) for worker in self._workers)
 
+    def check_queue(self) -> None:
+        """Raises QueueFull where a request would find no place in the queue."""
+        count = self._waiting.count
+        if count >= self.limit:
+            message = f"model {self.label} has {count} requests waiting, its limit: try again later"
+            raise QueueFull(message, retry_after=self.retry_after)
+
     async def submit(self, request: InferRequest, body: Body, chunk: OnChunk | None = None) -> tuple[InferReply, Body]:
         """Queue a request and wait for its answer. Raises a leaf of ServingError.
 
@@ -105,11 +112,8 @@ class Dispatcher:
         """
         waiting = self._waiting
         worker = self._free_worker() if not waiting.count else None
-        if worker is None and waiting.count >= self.limit:
-            raise QueueFull(
-                f"model {self.label} has {waiting.count} requests waiting, its limit: try again later",
-                retry_after=self.retry_after,
-            )
+        if worker is None:
+            self.check_queue()
         request.id = next(_numbers)
         pending = Pending(request, body, self._loop.create_future(), chunk)
         self._idle.clear()

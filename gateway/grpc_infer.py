@@ -30,6 +30,7 @@ from .request_log import id_of
 from .routes_stream import STREAM
 
 if TYPE_CHECKING:
+    from .bodies import Bodies
     from .metrics import Metrics
     from .model import ModelVersion
     from .registry import Registry
@@ -50,13 +51,14 @@ class Respond(Protocol):
 class Inference:
     """The two methods; messages come in and go out as bytes."""
 
-    def __init__(self, registry: Registry, metrics: Metrics) -> None:
+    def __init__(self, registry: Registry, metrics: Metrics, bodies: Bodies) -> None:
         self._registry = registry
         self._metrics = metrics
+        self._bodies = bodies
 
     async def infer(self, message: bytes, context: Context) -> bytes:
         """One request, one answer."""
-        asked = _Asked(context, UNARY)
+        asked = _Asked(context, UNARY, self._bodies)
         try:
             await asked.read(message, self._registry)
             answer = await asked.answer(respond)
@@ -68,7 +70,7 @@ class Inference:
 
     async def stream(self, messages: AsyncIterator[bytes], context: Context) -> None:
         """Each request's answers, in their order; an error is an answer too and does not end the stream."""
-        asked = _Asked(context, STREAMED)
+        asked = _Asked(context, STREAMED, self._bodies)
         await context.send_initial_metadata(((REQUEST_ID, id_of(asked)),))
         async for message in messages:
             try:
@@ -89,29 +91,27 @@ class _Asked(Call):
 
     version: ModelVersion
 
-    def __init__(self, context: Context, route: str) -> None:
+    def __init__(self, context: Context, route: str, bodies: Bodies) -> None:
         super().__init__(context)
+        self._bodies = bodies
         self.request = _NOTHING
         self._route = route
         self._started = time.monotonic_ns()
-        self._small = self._raw = True
+        self._large = 0  # bytes of a message that is large
+        self._raw = True
 
     async def read(self, message: bytes, registry: Registry) -> None:
         """Begin with the next request. Raises InvalidRequest and NotFound."""
         self.request = _NOTHING
         self._started = time.monotonic_ns()
-        self._small = len(message) <= LARGE
-        if self._small:
-            request = parse(pb.ModelInferRequest, message)
-        else:
-            request = await asyncio.to_thread(parse, pb.ModelInferRequest, message)
-        self.request = request
+        self._large = len(message) if len(message) > LARGE else 0
+        self.request = request = await aside(len(message), parse, pb.ModelInferRequest, message)
         self._raw = is_raw(request)
         self.version = registry.find(request.model_name, request.model_version or None)
 
     async def _to_worker(self, kind: str) -> tuple[InferRequest, Body]:
         message = self.message(self.version, kind, self._started / 1e9, self.request)
-        if self._small:
+        if not self._large:
             body, message.json_size = to_wire(self.request)
         else:
             body, message.json_size = await asyncio.to_thread(to_wire, self.request)
@@ -124,8 +124,9 @@ class _Asked(Call):
         """The answer in one piece. Counts how it ends; raises leaves of ServingError."""
         reply: InferReply | None = None
         try:
-            message, body = await self._to_worker("infer")
-            reply, output = await self.version.infer(message, body)
+            with self._bodies.holding(self._large):
+                message, body = await self._to_worker("infer")
+                reply, output = await self.version.infer(message, body)
             if reply.status >= 400:
                 raise _error_of(reply.status, output)
             if len(output) <= LARGE:
@@ -142,23 +143,24 @@ class _Asked(Call):
         """Send a response per piece. Counts how it ends; raises leaves of ServingError."""
         reply: InferReply | None = None
         try:
-            message, body = await self._to_worker(STREAM)
-            chunks = Chunks(self.version, message, body)
-            try:
-                last = await self._forward(chunks, context)
+            with self._bodies.holding(self._large):
+                message, body = await self._to_worker(STREAM)
+                chunks = Chunks(self.version, message, body)
                 try:
-                    reply, rest = await chunks.end()
-                    if reply.status >= 400:
-                        raise _error_of(reply.status, rest)
-                except ServingError:
-                    await self._send(last, context, final=False)
-                    raise
-                if last is not None:
-                    await self._send(last, context, final=True)
-                elif self._wants_empty_final():
-                    await context.write(self._empty_final())
-            finally:
-                chunks.close()
+                    last = await self._forward(chunks, context)
+                    try:
+                        reply, rest = await chunks.end()
+                        if reply.status >= 400:
+                            raise _error_of(reply.status, rest)
+                    except ServingError:
+                        await self._send(last, context, final=False)
+                        raise
+                    if last is not None:
+                        await self._send(last, context, final=True)
+                    elif self._wants_empty_final():
+                        await context.write(self._empty_final())
+                finally:
+                    chunks.close()
         except BaseException as error:
             self._failed(error, reply)
             raise

@@ -17,6 +17,7 @@ from .grpc_health import Health
 from .grpc_service import SERVICE, InferenceService
 
 if TYPE_CHECKING:
+    from .bodies import Bodies
     from .metrics import Metrics
     from .registry import Registry
     from .routes_control import Control
@@ -29,12 +30,12 @@ CLOSE_GRACE = 1.0
 
 @asynccontextmanager
 async def listening(
-    settings: ServerSettings, registry: Registry, metrics: Metrics, control: Control | None
+    settings: ServerSettings, registry: Registry, metrics: Metrics, bodies: Bodies, control: Control | None
 ) -> AsyncIterator[str]:
     """A gRPC server on `grpc_port`; yields its address, host:port. Raises ConfigError if the port is taken."""
     assert settings.grpc_port is not None
     server = grpc.aio.server(options=_options(settings.max_body))
-    service = InferenceService(registry, metrics, control)
+    service = InferenceService(registry, metrics, bodies, control)
     handlers = service.handlers()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.full_name, handlers),))
     health_pb2_grpc.add_HealthServicer_to_server(Health(registry), server)

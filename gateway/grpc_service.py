@@ -25,6 +25,7 @@ from .routes_stats import statistics
 from .routes_v2 import EXTENSIONS, REPOSITORY, SCHEDULE_POLICY
 
 if TYPE_CHECKING:
+    from .bodies import Bodies
     from .metrics import Metrics
     from .model import ModelVersion
     from .registry import Registry
@@ -43,12 +44,12 @@ def _parameter(value: pb.ModelRepositoryParameter) -> Any:
 class InferenceService:
     """One method per call of the service, named as it in snake_case: request -> answer, or a ServingError."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, control: Control | None) -> None:
+    def __init__(self, registry: Registry, metrics: Metrics, bodies: Bodies, control: Control | None) -> None:
         """`control`: loads and unloads; None where that is not open."""
         self._registry = registry
         self._metrics = metrics
         self._control = control
-        self._inference = Inference(registry, metrics)
+        self._inference = Inference(registry, metrics, bodies)
 
     # ---- server and models -----------------------------------------------------------------------
 

@@ -5,17 +5,14 @@ Every request to a model passes through `answer`; it is the hot path of the gate
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
-from aiohttp.streams import StreamReader
 from multidict import istr
 
-from ..config.quantities import format_size, parse_duration
-from ..protocol.codec import Body
-from ..protocol.errors import DeadlineExceeded, InvalidRequest, ServingError, TooLarge
+from ..config.quantities import parse_duration
+from ..protocol.errors import InvalidRequest, ServingError
 from ..protocol.messages import InferReply, InferRequest
 from . import request_log
 from .errors import JSON, X_REQUEST_ID, request_id, status_of
@@ -24,6 +21,7 @@ from .registry import now_serving
 from .waiting_line import priority_of
 
 if TYPE_CHECKING:
+    from .bodies import Bodies
     from .model import ModelVersion
 
 JSON_SIZE = istr("Inference-Header-Content-Length")
@@ -38,23 +36,23 @@ MAX_DIGITS = 15
 
 
 async def answer(
-    version: ModelVersion, request: web.BaseRequest, max_body: int, kind: str = "infer"
+    version: ModelVersion, request: web.BaseRequest, bodies: Bodies, kind: str = "infer"
 ) -> web.StreamResponse:
     """Have the model answer this request. Counts how it ends; raises leaves of ServingError."""
     started = time.monotonic_ns()
     stats = version.stats
     try:
         message = to_message(request, version, kind, started / 1e9)
-        payload = request.content
-        if payload.is_eof():
-            body: Body = payload.read_nowait()
-            if len(body) > max_body:
-                raise too_large(max_body)
+        body = bodies.small(request)
+        if body is not None:
+            reply, output = await version.infer(message, body)
         else:
-            body = await _read(request, max_body, message.deadline)
-            version = serving_now(version, request, message)
-            stats = version.stats
-        reply, output = await version.infer(message, body)
+            version.check_queue()
+            async with bodies.read(request, message.deadline) as body:
+                version = serving_now(version, request, message)
+                stats = version.stats
+                reply, output = await version.infer(message, body)
+        del body  # the answer may take a while to be written
         headers = _headers_of(reply)
     except BaseException as error:
         status, elapsed = status_of(error), time.monotonic_ns() - started
@@ -78,6 +76,18 @@ async def answer(
     if output.nbytes <= BORROW_ABOVE:
         return web.Response(body=bytes(output), status=status, headers=headers)
     return await _write(request, status, headers, output)
+
+
+def check_early(version: ModelVersion, request: web.BaseRequest, bodies: Bodies) -> None:
+    """Before a client sends its body: raises TooLarge and QueueFull, and counts that, as `answer` would."""
+    try:
+        version.check_queue()
+        bodies.check(request)
+    except ServingError as error:
+        status = status_of(error)
+        version.stats.fail("infer", status, 0)
+        request_log.failed(request, version, "infer", status, 0, error)
+        raise
 
 
 def serving_now(version: ModelVersion, request: web.BaseRequest, message: InferRequest) -> ModelVersion:
@@ -156,42 +166,7 @@ def _lower_headers(request: web.BaseRequest) -> dict[str, str]:
     return found
 
 
-# ---- bodies --------------------------------------------------------------------------------------
-
-
-def too_large(limit: int) -> TooLarge:
-    return TooLarge(f"the request's body is larger than {format_size(limit)}, the limit of this server (max_body)")
-
-
-async def read_body(request: web.BaseRequest, limit: int, deadline: float) -> Body:
-    """The whole body, arrived or not. Raises TooLarge and DeadlineExceeded."""
-    payload = request.content
-    if not payload.is_eof():
-        return await _read(request, limit, deadline)
-    body = payload.read_nowait()
-    if len(body) > limit:
-        raise too_large(limit)
-    return body
-
-
-async def _read(request: web.BaseRequest, limit: int, deadline: float) -> Body:
-    """A body that has not arrived yet. Raises TooLarge, at once where Content-Length says so, and DeadlineExceeded."""
-    length = request.content_length
-    if length is not None and length > limit:
-        raise too_large(limit)
-    try:
-        return await asyncio.wait_for(_collect(request.content, limit), deadline - time.monotonic())
-    except asyncio.TimeoutError:
-        raise DeadlineExceeded("the deadline of this request passed before its body had arrived") from None
-
-
-async def _collect(payload: StreamReader, limit: int) -> bytearray:
-    body = bytearray()
-    while chunk := await payload.readany():
-        body += chunk
-        if len(body) > limit:
-            raise too_large(limit)
-    return body
+# ---- answers -------------------------------------------------------------------------------------
 
 
 def _headers_of(reply: InferReply) -> dict[str, str]:

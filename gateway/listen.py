@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from .. import __version__
 from ..config.server import ServerSettings
 from ..protocol.errors import ConfigError
 from .app import make_admin_app, make_app, make_runner
+from .bodies import Bodies, max_buffered
 from .metrics import Metrics
 from .registry import Registry
 from .routes_control import Control
@@ -29,14 +31,16 @@ async def listening(
 ) -> AsyncIterator[str]:
     """Open the ports, say where, leave a note of it for `modelhub status`. Yields the main port's URL."""
     place = server.admin_place
+    bodies = Bodies(server.max_body, await asyncio.to_thread(max_buffered, server))
+    metrics.watch_bodies(bodies)
     async with AsyncExitStack() as stack:
-        app = make_app(registry, server, metrics, control if place == "same" else None)
+        app = make_app(registry, server, metrics, bodies, control if place == "same" else None)
         url = await _listen(app, server.host, server.port, stack)
         admin_url = url if place == "same" else ""
         if isinstance(place, int):
             admin = make_admin_app(registry, server, metrics, control)
             admin_url = await _listen(admin, "127.0.0.1", place, stack)
-        grpc_url = await stack.enter_async_context(_listen_grpc(server, registry, metrics, control))
+        grpc_url = await stack.enter_async_context(_listen_grpc(server, registry, metrics, bodies, control))
         pid, host = os.getpid(), os.uname().nodename  # containers that share the folder have the same process ids
         note = Path(server.state_dir) / "gateways" / f"{pid}@{host}.json"
         note.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +76,7 @@ async def _listen(app: web.Application, host: str, port: int, stack: AsyncExitSt
 
 @asynccontextmanager
 async def _listen_grpc(
-    server: ServerSettings, registry: Registry, metrics: Metrics, control: Control
+    server: ServerSettings, registry: Registry, metrics: Metrics, bodies: Bodies, control: Control
 ) -> AsyncIterator[str]:
     """Yields host:port of gRPC; "" without one: then grpc is not even imported."""
     if server.grpc_port is None:
@@ -81,5 +85,5 @@ async def _listen_grpc(
     from .grpc_server import listening as listening_grpc
 
     open_control = control if server.admin_place == "same" else None
-    async with listening_grpc(server, registry, metrics, open_control) as address:
+    async with listening_grpc(server, registry, metrics, bodies, open_control) as address:
         yield address

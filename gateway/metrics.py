@@ -25,6 +25,7 @@ from .metrics_of_models import OwnMetrics
 from .metrics_processes import sample_fork_servers, sample_workers
 
 if TYPE_CHECKING:
+    from .bodies import Bodies
     from .fork_server import ForkServerLink
     from .model import ModelVersion
 
@@ -239,6 +240,17 @@ class Metrics:
         self._read.set(taken)
         if taken:
             self._read_at.set_to_current_time()
+
+    def watch_bodies(self, bodies: Bodies) -> None:
+        """Show how many bytes of requests' bodies are held, and how many may be."""
+        held = Gauge(
+            "modelhub_buffered_bytes", "Bytes of large requests' bodies that the gateway holds.", registry=self.registry
+        )
+        held.set_function(lambda: bodies.held)
+        limit = Gauge(
+            "modelhub_buffered_limit_bytes", "How many it may hold (server.max_buffered).", registry=self.registry
+        )
+        limit.set(bodies.most)
 
     async def scrape(self, versions: Iterable[ModelVersion], accept: str = "") -> tuple[bytes, str]:
         """Prometheus' text and its content type. Copies the numbers here, makes the text in a thread."""

@@ -156,6 +156,10 @@ class ModelVersion:
                 raise self._not_ready() from None
             raise
 
+    def check_queue(self) -> None:
+        """Before a large body is read: raises QueueFull where there is no place for it."""
+        self._dispatcher.check_queue()
+
     def _load_for_a_request(self) -> None:
         """A lazy version that is not loaded is loaded; one that is leaving comes back. Raises NotReady."""
         due = self.retry_at is None or time.monotonic() >= self.retry_at

@@ -26,6 +26,7 @@ from .errors import JSON, json_response, statuses
 from .infer import answer
 
 if TYPE_CHECKING:
+    from .bodies import Bodies
     from .model import ModelVersion
     from .registry import Registry
 
@@ -46,9 +47,9 @@ Find = Callable[[Request], "ModelVersion"]
 class ModelRoutes:
     """Handlers of these paths; `table` names them."""
 
-    def __init__(self, registry: Registry, max_body: int) -> None:
+    def __init__(self, registry: Registry, bodies: Bodies) -> None:
         self._registry = registry
-        self._max_body = max_body
+        self._bodies = bodies
 
     def table(self) -> list[web.RouteDef]:
         invoke = self._invocations(self._named)
@@ -69,7 +70,7 @@ class ModelRoutes:
     def _invocations(self, find: Find) -> Callable[[Request], Awaitable[web.StreamResponse]]:
         async def invocations(request: Request) -> web.StreamResponse:
             try:
-                return await answer(find(request), request, self._max_body, "invocations")
+                return await answer(find(request), request, self._bodies, "invocations")
             except ServingError as error:
                 return mlflow_error(statuses(error).http, error.message, error.retry_after)
 
@@ -81,7 +82,7 @@ class ModelRoutes:
         return response
 
     async def predict(self, request: Request) -> web.StreamResponse:
-        return await answer(self._named(request), request, self._max_body, "v1_predict")
+        return await answer(self._named(request), request, self._bodies, "v1_predict")
 
     async def ping(self, request: Request) -> web.Response:
         """200 when the server is ready, else 503; the body is MLflow's empty line."""

@@ -21,10 +21,11 @@ from ..protocol.messages import InferReply
 from . import request_log
 from .chunks import Chunk, Chunks
 from .errors import X_REQUEST_ID, status_of
-from .infer import answer, read_body, serving_now, to_message
+from .infer import answer, serving_now, to_message
 from .request_log import id_of
 
 if TYPE_CHECKING:
+    from .bodies import Bodies
     from .model import ModelVersion
     from .registry import Registry
 
@@ -35,9 +36,9 @@ STREAM, GENERATE, GENERATE_STREAM = "stream", "generate", "generate_stream"
 class StreamRoutes:
     """Handlers of these paths; `table` names them."""
 
-    def __init__(self, registry: Registry, max_body: int) -> None:
+    def __init__(self, registry: Registry, bodies: Bodies) -> None:
         self._registry = registry
-        self._max_body = max_body
+        self._bodies = bodies
 
     def table(self) -> list[web.RouteDef]:
         handlers = (
@@ -55,7 +56,7 @@ class StreamRoutes:
         return await self._stream(request, GENERATE_STREAM)
 
     async def generate(self, request: Request) -> web.StreamResponse:
-        return await answer(self._find(request), request, self._max_body, GENERATE)
+        return await answer(self._find(request), request, self._bodies, GENERATE)
 
     def _find(self, request: Request) -> ModelVersion:
         match = request.match_info
@@ -66,13 +67,13 @@ class StreamRoutes:
         started = time.monotonic_ns()
         try:
             message = to_message(request, version, kind, started / 1e9)
-            body = await read_body(request, self._max_body, message.deadline)
-            version = serving_now(version, request, message)
-            chunks = Chunks(version, message, body)
-            try:
-                response, end = await _send(request, chunks)
-            finally:
-                chunks.close()
+            async with self._bodies.read(request, message.deadline) as body:
+                version = serving_now(version, request, message)
+                chunks = Chunks(version, message, body)
+                try:
+                    response, end = await _send(request, chunks)
+                finally:
+                    chunks.close()
         except BaseException as error:
             _note(request, version, kind, started, error)
             raise

@@ -9,9 +9,10 @@ from aiohttp.web_request import Request
 
 from .. import __version__
 from .errors import JSON, json_response
-from .infer import answer, too_large
+from .infer import answer, check_early
 
 if TYPE_CHECKING:
+    from .bodies import Bodies
     from .model import ModelVersion
     from .registry import Registry
 
@@ -30,10 +31,10 @@ _VERSION = "/v2/models/{model}/versions/{version}"
 class V2Routes:
     """Handlers of the protocol's paths; `table` names them."""
 
-    def __init__(self, registry: Registry, max_body: int, *, control: bool = False) -> None:
+    def __init__(self, registry: Registry, bodies: Bodies, *, control: bool = False) -> None:
         """`control`: loads and unloads are open on this port."""
         self._registry = registry
-        self._max_body = max_body
+        self._bodies = bodies
         self._extensions = [*EXTENSIONS, REPOSITORY] if control else EXTENSIONS
 
     def table(self) -> list[web.RouteDef]:
@@ -54,7 +55,7 @@ class V2Routes:
         ]
 
     async def infer(self, request: Request) -> web.StreamResponse:
-        return await answer(self._find(request), request, self._max_body)
+        return await answer(self._find(request), request, self._bodies)
 
     async def model_ready(self, request: Request) -> web.Response:
         version = self._find(request)
@@ -88,10 +89,8 @@ class V2Routes:
         return self._registry.find(match["model"], match.get("version"))
 
     async def _expect(self, request: Request) -> None:
-        """A client that waits for leave to send its body is told first whether it is too large, and for whom."""
-        self._find(request)
-        if request.content_length is not None and request.content_length > self._max_body:
-            raise too_large(self._max_body)
+        """A client that waits for leave to send its body is told first that it is too large, or too much at present."""
+        check_early(self._find(request), request, self._bodies)
         if request.version < HttpVersion11:
             return  # such a client knows no interim answers
         if request.headers["Expect"].lower() != "100-continue":

@@ -10,6 +10,7 @@ import pytest
 
 from modelhub.serving.config.server import ServerSettings
 from modelhub.serving.gateway.app import make_app
+from modelhub.serving.gateway.bodies import Bodies
 from modelhub.serving.gateway.errors import STATUSES
 from modelhub.serving.gateway.grpc_service import SERVICE
 from modelhub.serving.gateway.metrics import Metrics
@@ -21,7 +22,7 @@ LEFT_OUT = {"/docs/start.js", "/docs/{file}", "/admin/{action}", "/v2/"}
 
 
 def routes() -> list[str]:
-    app: Any = make_app(Registry(), ServerSettings(), Metrics())
+    app: Any = make_app(Registry(), ServerSettings(), Metrics(), Bodies(1, 1))
     found = set()
     for resource in app.router.resources():
         path = resource.canonical

@@ -13,6 +13,7 @@ from doors import SERVICE
 from http_front import Model
 
 from modelhub.serving.config.server import ServerSettings
+from modelhub.serving.gateway.bodies import Bodies
 from modelhub.serving.gateway.grpc_generated import open_inference_pb2 as pb
 from modelhub.serving.gateway.grpc_server import listening
 from modelhub.serving.gateway.metrics import Metrics
@@ -40,9 +41,10 @@ class Outcome(NamedTuple):
 
 
 class GrpcFront:
-    def __init__(self, channel: grpc.aio.Channel, metrics: Metrics) -> None:
+    def __init__(self, channel: grpc.aio.Channel, metrics: Metrics, bodies: Bodies) -> None:
         self.channel = channel
         self.metrics = metrics
+        self.bodies = bodies
 
     async def infer(self, request: pb.ModelInferRequest, **metadata: str) -> Outcome:
         """ModelInfer; names in `metadata` have dashes for underscores."""
@@ -71,12 +73,16 @@ def _pairs(metadata: dict[str, str]) -> list[tuple[str, str]]:
 
 
 @asynccontextmanager
-async def grpc_serving(*models: Model) -> AsyncIterator[GrpcFront]:
+async def grpc_serving(*models: Model, **settings: Any) -> AsyncIterator[GrpcFront]:
     """A gRPC port before these models until the end of the block."""
     registry = Registry()
     for model in models:
         registry.add(model)  # type: ignore[arg-type]
     metrics = Metrics()
-    server = ServerSettings(host="127.0.0.1", grpc_port=0)
-    async with listening(server, registry, metrics, None) as address, grpc.aio.insecure_channel(address) as channel:
-        yield GrpcFront(channel, metrics)
+    server = ServerSettings(host="127.0.0.1", grpc_port=0, **settings)
+    bodies = Bodies(server.max_body, server.max_buffered or 1 << 30)
+    async with (
+        listening(server, registry, metrics, bodies, None) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        yield GrpcFront(channel, metrics, bodies)

@@ -13,10 +13,12 @@ from aiohttp import web
 from modelhub.serving.config.server import ServerSettings
 from modelhub.serving.config.settings import ModelSettings
 from modelhub.serving.gateway.app import make_admin_app, make_app, make_runner
+from modelhub.serving.gateway.bodies import Bodies
 from modelhub.serving.gateway.lifecycle import ModelState
 from modelhub.serving.gateway.metrics import Metrics
 from modelhub.serving.gateway.registry import Registry
 from modelhub.serving.gateway.routes_control import Control
+from modelhub.serving.protocol.errors import QueueFull
 from modelhub.serving.protocol.messages import InferReply, InferRequest
 
 Answering = Callable[[InferRequest, Any], Awaitable[tuple[InferReply, Any]]]
@@ -59,6 +61,7 @@ class Model:
         self.wants_headers = self.streams = False
         self.environment = "shared"
         self.queued, self.in_flight = 3, 2
+        self.full = False  # its queue
         self.entry = ModelSettings(name="any", uri=self.uri)
         self.replicas: list[Any] = []
         self.stats = Metrics().model(self)  # type: ignore[arg-type]
@@ -74,6 +77,10 @@ class Model:
     async def metadata(self) -> dict[str, Any]:
         return self.described
 
+    def check_queue(self) -> None:
+        if self.full:
+            raise QueueFull("its queue is full", retry_after=2.0)
+
     async def infer(self, request: InferRequest, body: Any, chunk: Any = None) -> tuple[InferReply, Any]:
         self.asked.append((request, body))
         return await self.answering(request, body)
@@ -85,9 +92,10 @@ class Model:
 class Front:
     """A listening front; `send` and `request` each make a connection of their own."""
 
-    def __init__(self, port: int, metrics: Metrics) -> None:
+    def __init__(self, port: int, metrics: Metrics, bodies: Bodies) -> None:
         self.port = port
         self.metrics = metrics
+        self.bodies = bodies
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
@@ -147,15 +155,17 @@ async def serving(
         registry.add(model)  # type: ignore[arg-type]
     metrics = Metrics()
     server = ServerSettings(**{"shutdown_grace": 1, **settings})
+    bodies = Bodies(server.max_body, server.max_buffered or 1 << 30)
+    metrics.watch_bodies(bodies)
     control = Control(None, None)  # type: ignore[arg-type]  # there is no catalog behind these models
     if admin_only:
         app = make_admin_app(registry, server, metrics, control)
     else:
-        app = make_app(registry, server, metrics, control if admin else None)
+        app = make_app(registry, server, metrics, bodies, control if admin else None)
     runner = make_runner(app)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield Front(runner.addresses[0][1], metrics)
+        yield Front(runner.addresses[0][1], metrics, bodies)
     finally:
         await runner.cleanup()

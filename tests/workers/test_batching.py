@@ -25,7 +25,7 @@ from modelhub.serving.protocol.messages import (
     StopRequest,
 )
 from modelhub.serving.protocol.signature import Field, Param, Signature
-from modelhub.serving.workers.batching import Batching
+from modelhub.serving.workers.batching import MAX_BYTES, Batching
 from modelhub.serving.workers.patience import Patience
 from modelhub.serving.workers.served import ServedModel
 
@@ -141,19 +141,12 @@ def test_a_batch_has_max_size_rows_at_most(tmp_path: Path) -> None:
 
 def test_large_requests_are_few_in_a_batch(tmp_path: Path) -> None:
     """Or the first of them waits until all are decoded, and they take up memory together."""
-    model, limit = Doubles(), 32 << 20
-    model.go = threading.Event()
-    with WorkerLink(tmp_path, made(model), enabled=True, max_size=1000) as worker:
-        worker.send((InferRequest(id=100), body(0)))
-        assert model.running.wait(20)
-        padded = [body(number, id="x" * (limit // 3)) for number in range(1, 9)]
-        worker.send(*((InferRequest(id=number), text) for number, text in enumerate(padded, 1)))
-        worker.send((InferRequest(id=9), body(9)))
-        model.go.set()
-        found = worker.answers(10)
-    assert [values(found[number]) for number in range(1, 10)] == [[2 * number] for number in range(1, 10)]
-    assert model.calls == [1, 3, 3, 3]
-    assert found[1][0].batch == 3
+    model = Doubles()
+    with WorkerLink(tmp_path, made(model), enabled=True) as worker:
+        large = [body(number, id="x" * (MAX_BYTES // 3)) for number in range(8)]
+        replies = worker.ask(*large, body(8))
+    assert [values(reply) for reply in replies] == [[2 * number] for number in range(9)]
+    assert model.calls == [3, 3, 3]
 
 
 def test_max_delay_waits_for_more(tmp_path: Path) -> None:

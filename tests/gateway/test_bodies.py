@@ -1,0 +1,120 @@
+"""How many bytes of requests a gateway holds at once: what is over is refused, and nothing is held for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from grpc_front import answer_body, grpc_serving
+from http_front import Front, Model, read_answer, serving
+
+from modelhub.serving.gateway.grpc_call import LARGE as LARGE_MESSAGE
+from modelhub.serving.gateway.grpc_generated import open_inference_pb2 as pb
+from modelhub.serving.protocol.messages import InferReply, InferRequest
+
+INFER = "/v2/models/iris/infer"
+LARGE = 300_000  # bytes of a body that does not come in one piece with its head
+
+
+async def until_held(front: Front, size: int) -> None:
+    async with asyncio.timeout(20):
+        while f"modelhub_buffered_bytes {float(size)}\n" not in (await front.get("/metrics")).body.decode():
+            pass
+
+
+async def test_more_bodies_than_may_be_held_are_refused_before_they_are_sent() -> None:
+    running, go = asyncio.Event(), asyncio.Event()
+
+    async def waits(request: InferRequest, body: Any) -> tuple[InferReply, Any]:
+        running.set()
+        await go.wait()
+        return InferReply(id=request.id), b"{}"
+
+    model, whole = Model(answering=waits), b"x" * LARGE
+    async with serving(model, max_body=LARGE, max_buffered=2 * LARGE - 1) as front:
+        first = asyncio.create_task(front.post(INFER, whole))
+        await running.wait()
+        assert front.bodies.held == LARGE
+        announced = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {LARGE}\r\n"
+        for head in (announced, announced + "Expect: 100-continue\r\n"):
+            answer = await front.send(f"{head}\r\n".encode())
+            answer.assert_error(429, "585.9KiB", "max_buffered", "try again later")
+            assert answer.headers["retry-after"] == "1"
+        async with front.connection() as (reader, writer):  # one that does not say how long it is
+            writer.write(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+            writer.write(f"{LARGE:x}\r\n".encode() + whole + b"\r\n")
+            (await read_answer(reader)).assert_error(429, "max_buffered")
+        assert len(model.asked) == 1
+        assert model.stats.requests["infer", 429] == 3
+        small = asyncio.create_task(front.post(INFER, b"{}"))  # these are not counted
+        text = (await front.get("/metrics")).body.decode()
+        assert f"modelhub_buffered_bytes {float(LARGE)}" in text
+        assert f"modelhub_buffered_limit_bytes {float(2 * LARGE - 1)}" in text
+        go.set()
+        assert ((await first).status, (await small).status) == (200, 200)
+        assert (await front.post(INFER, whole)).status == 200
+        assert front.bodies.held == 0
+
+
+@pytest.mark.parametrize("end", ["deadline", "client"])
+async def test_a_body_that_never_ends_is_held_no_longer(end: str) -> None:
+    async with serving(Model(), max_body=LARGE, max_buffered=LARGE) as front:
+        async with front.connection() as (reader, writer):
+            head = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {LARGE}\r\n"
+            timeout = "X-Request-Timeout: 50ms\r\n" if end == "deadline" else ""
+            writer.write(f"{head}{timeout}\r\nhalf".encode())
+            await until_held(front, LARGE)
+            if end == "deadline":
+                (await read_answer(reader)).assert_error(504, "body")
+        await until_held(front, 0)
+
+
+async def test_a_large_body_is_not_read_where_the_queue_is_full() -> None:
+    model = Model()
+    model.full = True
+    async with serving(model) as front, front.connection() as (reader, writer):
+        writer.write(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {LARGE}\r\n\r\nhalf".encode())
+        (await read_answer(reader)).assert_error(429, "queue is full")
+    assert not model.asked
+    assert model.stats.requests["infer", 429] == 1
+
+
+async def test_streams_hold_theirs_too() -> None:
+    async with serving(Model(), max_body=LARGE, max_buffered=LARGE) as front:
+        head = f"POST /v2/models/iris/infer_stream HTTP/1.1\r\nHost: x\r\nContent-Length: {LARGE}\r\n\r\n"
+        async with front.connection() as (_, writer):
+            writer.write(f"{head}half".encode())
+            await until_held(front, LARGE)
+            (await front.send(head.encode())).assert_error(429, "max_buffered")
+        await until_held(front, 0)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_grpc_messages_count_too(streamed: bool) -> None:
+    running, go = asyncio.Event(), asyncio.Event()
+
+    async def waits(request: InferRequest, body: Any) -> tuple[InferReply, Any]:
+        running.set()
+        await go.wait()
+        text, size = answer_body()
+        return InferReply(id=request.id, json_size=size), text
+
+    large = pb.ModelInferRequest(model_name="iris", id="large", raw_input_contents=[bytes(LARGE_MESSAGE)])
+    large.inputs.add(name="x", datatype="UINT8", shape=[LARGE_MESSAGE])
+    model = Model(answering=waits)
+    async with grpc_serving(model, max_body=2 * LARGE_MESSAGE, max_buffered=2 * LARGE_MESSAGE) as front:
+        first = asyncio.create_task(front.infer(large))
+        await running.wait()
+        assert front.bodies.held == large.ByteSize()
+        if streamed:
+            (refused,) = (await front.stream(large)).messages
+            assert "max_buffered" in refused.error_message
+            assert refused.infer_response.id == "large"
+        else:
+            assert (await front.infer(large)).code == "RESOURCE_EXHAUSTED"
+        assert model.stats.requests["grpc_stream" if streamed else "grpc", 429] == 1
+        go.set()
+        assert (await first).code == "OK"
+        assert front.bodies.held == 0
+    assert len(model.asked) == 1
