@@ -6,7 +6,6 @@ import base64
 import io
 import resource
 import struct
-import time
 import warnings
 from contextlib import suppress
 from typing import Any
@@ -252,11 +251,9 @@ def test_a_bomb_is_refused_by_its_header(side: int, words: str) -> None:
     raw = png_bomb(side, side)
     assert len(raw) < 5000
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.monotonic()
     for look in (open_image, check_image):
         with pytest.raises(TooLarge, match=words):
             look(raw, budget())
-    assert time.monotonic() - started < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
     status, answer = send(keeping(column("binary", "image"))[0], raw, "image/png")
     assert status == answer["statusCode"] == 413
