@@ -99,8 +99,7 @@ class ServerSettings(Section):
     max_buffered: PositiveSize | None = None
     """Bytes of all requests' bodies that are held at once: on their way in, waiting, or with a worker; more get 429.
 
-    None: a quarter of the memory of the container, or of the machine. Bodies up to 64KiB that come
-    with their head are not counted."""
+    None: a quarter of the memory of the container, or of the machine. Bodies up to 64KiB are not counted."""
 
     max_connections: Annotated[int, Field(ge=1, le=1_000_000), NoBool] = 10_000
     """HTTP connections at once; more, or more than the process may open files for, get 503 and are closed."""

@@ -1,7 +1,7 @@
 """The bodies of requests: how large one may be, and how many bytes of them the gateway holds at once.
 
-A small body that came with its head is not counted. Any other is, from before it is read until its request is answered:
-it is kept so long, because another worker may have to be asked. There is one `Bodies` for all ports.
+Small bodies are not counted: they are refused for no other's sake. Any other is, from before it is read until its
+request is answered: it is kept so long, because another worker may have to be asked. All ports share one `Bodies`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..protocol.codec import Body
 from ..protocol.errors import DeadlineExceeded, QueueFull, TooLarge
 from .memory import PodMemory
 
-#: Bytes of a body that is not counted, if it is there already.
+#: Bytes of a body that is not counted.
 SMALL = 64 << 10
 #: One part in so many of the memory, where `server.max_buffered` is not set.
 PART = 4
@@ -50,8 +50,7 @@ class Bodies:
         length = request.content_length or 0
         if length > self.largest:
             raise self._too_large()
-        if self.held + length > self.most:
-            raise self._full()
+        _Share(self).check(length)
 
     @asynccontextmanager
     async def read(self, request: web.BaseRequest, deadline: float) -> AsyncIterator[Body]:
@@ -60,51 +59,60 @@ class Bodies:
         Raises TooLarge and QueueFull, before anything is read where Content-Length tells, and DeadlineExceeded.
         """
         self.check(request)
-        announced, body = request.content_length or 0, bytearray()
-        self.held += announced
-        try:
+        body = bytearray()
+        with self.holding(request.content_length or 0) as share:
             try:
-                await asyncio.wait_for(self._collect(request, body, announced), deadline - time.monotonic())
+                await asyncio.wait_for(self._collect(request, body, share), deadline - time.monotonic())
             except asyncio.TimeoutError:
                 raise DeadlineExceeded("the deadline of this request passed before its body had arrived") from None
             yield body
-        finally:
-            self.held -= max(announced, len(body))
 
     @contextmanager
-    def holding(self, size: int) -> Iterator[None]:
+    def holding(self, size: int) -> Iterator[_Share]:
         """So many bytes are held until the end of the block. Raises QueueFull."""
-        if self.held + size > self.most:
-            raise self._full()
-        self.held += size
+        share = _Share(self)
+        share.grow(size)
         try:
-            yield
+            yield share
         finally:
-            self.held -= size
+            self.held -= share.size
 
-    async def _collect(self, request: web.BaseRequest, body: bytearray, announced: int) -> None:
+    async def _collect(self, request: web.BaseRequest, body: bytearray, share: _Share) -> None:
         """Reads into `body`, and counts what had not been announced."""
         while chunk := await request.content.readany():
             size = len(body) + len(chunk)
             if size > self.largest:
                 raise self._too_large()
-            more = size - max(announced, len(body))
-            if more > 0:
-                if self.held + more > self.most:
-                    raise self._full()
-                self.held += more
+            share.grow(size)
             body += chunk
 
     def _too_large(self) -> TooLarge:
         most = format_size(self.largest)
         return TooLarge(f"the request's body is larger than {most}, the limit of this server (max_body)")
 
-    def _full(self) -> QueueFull:
-        return QueueFull(
-            f"this server holds as many bytes of requests as it may, {format_size(self.most)} (max_buffered): "
-            "try again later",
-            retry_after=1.0,
-        )
+
+class _Share:
+    """What one request has of all that is held: `size` bytes, 0 as long as it is small."""
+
+    def __init__(self, bodies: Bodies) -> None:
+        self.size = 0
+        self._bodies = bodies
+
+    def check(self, size: int) -> None:
+        """Raises QueueFull where so many bytes would be too many."""
+        if size > SMALL and self._bodies.held - self.size + size > self._bodies.most:
+            most = format_size(self._bodies.most)
+            raise QueueFull(
+                f"this server holds as many bytes of requests as it may, {most} (max_buffered): try again later",
+                retry_after=1.0,
+            )
+
+    def grow(self, size: int) -> None:
+        """So many bytes altogether, if that is more than there were. Raises QueueFull."""
+        if size > max(self.size, SMALL):
+            self.check(size)
+            self._bodies.held += size - self.size
+            self.size = size
 
 
 def max_buffered(settings: ServerSettings) -> int:
