@@ -120,5 +120,5 @@ def max_buffered(settings: ServerSettings) -> int:
     if settings.max_buffered is not None:
         return settings.max_buffered
     _, limit = PodMemory().used_and_limit()
-    memory = limit or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(memory // PART, settings.max_body)
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(min(limit or machine, machine) // PART, settings.max_body)

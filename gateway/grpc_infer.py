@@ -97,23 +97,24 @@ class _Asked(Call):
         self.request = _NOTHING
         self._route = route
         self._started = time.monotonic_ns()
-        self._large = 0  # bytes of a message that is large
+        self._size = 0  # bytes of the message
         self._raw = True
 
     async def read(self, message: bytes, registry: Registry) -> None:
         """Begin with the next request. Raises InvalidRequest and NotFound."""
         self.request = _NOTHING
         self._started = time.monotonic_ns()
-        self._large = len(message) if len(message) > LARGE else 0
+        self._size = len(message)
         self.request = request = await aside(len(message), parse, pb.ModelInferRequest, message)
         self._raw = is_raw(request)
         self.version = registry.find(request.model_name, request.model_version or None)
 
     async def _to_worker(self, kind: str) -> tuple[InferRequest, Body]:
         message = self.message(self.version, kind, self._started / 1e9, self.request)
-        if not self._large:
+        if self._size <= LARGE:
             body, message.json_size = to_wire(self.request)
         else:
+            self.version.check_queue()
             body, message.json_size = await asyncio.to_thread(to_wire, self.request)
             self.version = now_serving(self.version, named=bool(self.request.model_version))
             if self.version.wants_headers:
@@ -124,7 +125,7 @@ class _Asked(Call):
         """The answer in one piece. Counts how it ends; raises leaves of ServingError."""
         reply: InferReply | None = None
         try:
-            with self._bodies.holding(self._large):
+            with self._bodies.holding(self._size):
                 message, body = await self._to_worker("infer")
                 reply, output = await self.version.infer(message, body)
             if reply.status >= 400:
@@ -143,7 +144,7 @@ class _Asked(Call):
         """Send a response per piece. Counts how it ends; raises leaves of ServingError."""
         reply: InferReply | None = None
         try:
-            with self._bodies.holding(self._large):
+            with self._bodies.holding(self._size):
                 message, body = await self._to_worker(STREAM)
                 chunks = Chunks(self.version, message, body)
                 try:

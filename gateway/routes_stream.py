@@ -67,6 +67,7 @@ class StreamRoutes:
         started = time.monotonic_ns()
         try:
             message = to_message(request, version, kind, started / 1e9)
+            version.check_queue()
             async with self._bodies.read(request, message.deadline) as body:
                 version = serving_now(version, request, message)
                 chunks = Chunks(version, message, body)

@@ -9,6 +9,7 @@ import pytest
 from grpc_front import answer_body, grpc_serving
 from http_front import Answer, Front, Model, read_answer, serving
 
+from modelhub.serving.gateway.bodies import SMALL
 from modelhub.serving.gateway.grpc_call import LARGE as LARGE_MESSAGE
 from modelhub.serving.gateway.grpc_generated import open_inference_pb2 as pb
 from modelhub.serving.protocol.messages import InferReply, InferRequest
@@ -86,14 +87,27 @@ async def test_a_body_that_never_ends_is_held_no_longer(end: str) -> None:
         await until_held(front, 0)
 
 
-async def test_a_large_body_is_not_read_where_the_queue_is_full() -> None:
+@pytest.mark.parametrize("kind", ["infer", "generate", "infer_stream", "generate_stream"])
+async def test_a_large_body_is_not_read_where_the_queue_is_full(kind: str) -> None:
     model = Model()
     model.full = True
     async with serving(model) as front, front.connection() as (reader, writer):
-        writer.write(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {LARGE}\r\n\r\nhalf".encode())
+        head = f"POST /v2/models/iris/{kind} HTTP/1.1\r\nHost: x\r\nContent-Length: {LARGE}\r\n\r\n"
+        writer.write(f"{head}half".encode())
         (await read_answer(reader)).assert_error(429, "queue is full")
     assert not model.asked
-    assert model.stats.requests["infer", 429] == 1
+    assert [status for (_, status), count in model.stats.requests.items() if count] == [429]
+
+
+async def test_a_large_grpc_message_is_not_converted_where_the_queue_is_full() -> None:
+    model = Model()
+    model.full = True
+    large = pb.ModelInferRequest(model_name="iris", raw_input_contents=[bytes(LARGE_MESSAGE)])
+    large.inputs.add(name="x", datatype="FP64", shape=[LARGE_MESSAGE])  # too few bytes: not looked at
+    async with grpc_serving(model) as front:
+        assert (await front.infer(large)).code == "RESOURCE_EXHAUSTED"
+        assert front.bodies.held == 0
+    assert not model.asked
 
 
 async def test_streams_hold_theirs_too() -> None:
@@ -106,8 +120,9 @@ async def test_streams_hold_theirs_too() -> None:
         await until_held(front, 0)
 
 
+@pytest.mark.parametrize("size", [SMALL, LARGE_MESSAGE])
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_grpc_messages_count_too(streamed: bool) -> None:
+async def test_grpc_messages_count_too(streamed: bool, size: int) -> None:
     running, go = asyncio.Event(), asyncio.Event()
 
     async def waits(request: InferRequest, body: Any) -> tuple[InferReply, Any]:
@@ -116,10 +131,10 @@ async def test_grpc_messages_count_too(streamed: bool) -> None:
         text, size = answer_body()
         return InferReply(id=request.id, json_size=size), text
 
-    large = pb.ModelInferRequest(model_name="iris", id="large", raw_input_contents=[bytes(LARGE_MESSAGE)])
-    large.inputs.add(name="x", datatype="UINT8", shape=[LARGE_MESSAGE])
+    large = pb.ModelInferRequest(model_name="iris", id="large", raw_input_contents=[bytes(size)])
+    large.inputs.add(name="x", datatype="UINT8", shape=[size])
     model = Model(answering=waits)
-    async with grpc_serving(model, max_body=2 * LARGE_MESSAGE, max_buffered=2 * LARGE_MESSAGE) as front:
+    async with grpc_serving(model, max_body=2 * size, max_buffered=2 * size) as front:
         first = asyncio.create_task(front.infer(large))
         await running.wait()
         assert front.bodies.held == large.ByteSize()
