@@ -79,6 +79,7 @@ async def test_a_worker_does_not_get_the_socket_of_its_fork_server(
     running = psutil.Process(worker.pid)
     until(lambda: "worker m/1" in " ".join(running.cmdline()), 10)  # it has made itself at home
     worker.kill(signal.SIGSTOP)
+    until(lambda: running.status() == psutil.STATUS_STOPPED, 10)  # the fork server sends it
     assert not sockets & links(worker.pid)
     if how == "spawn":  # its output is its output, and nothing else
         assert len([link for link in links(worker.pid, over=2) if link.startswith("pipe:")]) == 0

@@ -288,6 +288,6 @@ async def test_a_process_that_prints_without_end_leaves_the_gateway_its_time(
     await endless.wait()
     whole = [size for size in fed if size > LOOKED_AT * 2]
     assert len(whole) <= 3 * (seconds + 2)
-    assert 10 < len(fed) <= seconds / PAUSE + len(whole) + 2
+    assert 2 <= len(fed) <= seconds / PAUSE + len(whole) + 2
     reader.close()
     assert reader.tail[-2] == "a line of some length, again and again"  # the last one may have been cut
