@@ -17,6 +17,7 @@ import orjson
 
 from ..protocol.codec import Body
 from ..protocol.errors import ServingError, from_wire
+from ..protocol.kinds import INFER, STREAM
 from ..protocol.messages import InferReply, InferRequest
 from . import request_log
 from .chunks import Chunk, Chunks
@@ -27,7 +28,6 @@ from .grpc_generated import open_inference_pb2 as pb
 from .lifecycle import ModelState
 from .registry import now_serving
 from .request_log import id_of
-from .routes_stream import STREAM
 
 if TYPE_CHECKING:
     from .bodies import Bodies
@@ -126,7 +126,7 @@ class _Asked(Call):
         reply: InferReply | None = None
         try:
             with self._bodies.holding(self._size):
-                message, body = await self._to_worker("infer")
+                message, body = await self._to_worker(INFER)
                 reply, output = await self.version.infer(message, body)
             if reply.status >= 400:
                 raise _error_of(reply.status, output)

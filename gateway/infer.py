@@ -13,6 +13,7 @@ from multidict import istr
 
 from ..config.quantities import parse_duration
 from ..protocol.errors import InvalidRequest, ServingError
+from ..protocol.kinds import INFER
 from ..protocol.messages import InferReply, InferRequest
 from . import request_log
 from .errors import JSON, X_REQUEST_ID, request_id, status_of
@@ -36,7 +37,7 @@ MAX_DIGITS = 15
 
 
 async def answer(
-    version: ModelVersion, request: web.BaseRequest, bodies: Bodies, kind: str = "infer"
+    version: ModelVersion, request: web.BaseRequest, bodies: Bodies, kind: str = INFER
 ) -> web.StreamResponse:
     """Have the model answer this request. Counts how it ends; raises leaves of ServingError."""
     started = time.monotonic_ns()
@@ -85,8 +86,8 @@ def check_early(version: ModelVersion, request: web.BaseRequest, bodies: Bodies)
         bodies.check(request)
     except ServingError as error:
         status = status_of(error)
-        version.stats.fail("infer", status, 0)
-        request_log.failed(request, version, "infer", status, 0, error)
+        version.stats.fail(INFER, status, 0)
+        request_log.failed(request, version, INFER, status, 0, error)
         raise
 
 

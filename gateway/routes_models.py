@@ -21,6 +21,7 @@ from aiohttp.web_request import Request
 
 from .. import __version__
 from ..protocol.errors import NotFound, ServingError
+from ..protocol.kinds import INVOCATIONS, V1
 from ..protocol.mlflow_codes import error_code
 from .errors import JSON, json_response, statuses
 from .infer import answer
@@ -70,7 +71,7 @@ class ModelRoutes:
     def _invocations(self, find: Find) -> Callable[[Request], Awaitable[web.StreamResponse]]:
         async def invocations(request: Request) -> web.StreamResponse:
             try:
-                return await answer(find(request), request, self._bodies, "invocations")
+                return await answer(find(request), request, self._bodies, INVOCATIONS)
             except ServingError as error:
                 return mlflow_error(statuses(error).http, error.message, error.retry_after)
 
@@ -82,7 +83,7 @@ class ModelRoutes:
         return response
 
     async def predict(self, request: Request) -> web.StreamResponse:
-        return await answer(self._named(request), request, self._bodies, "v1_predict")
+        return await answer(self._named(request), request, self._bodies, V1)
 
     async def ping(self, request: Request) -> web.Response:
         """200 when the server is ready, else 503; the body is MLflow's empty line."""

@@ -17,6 +17,7 @@ from aiohttp import hdrs, web
 from aiohttp.web_request import Request
 
 from ..protocol.errors import InvalidRequest, ServingError
+from ..protocol.kinds import GENERATE, GENERATE_STREAM, STREAM
 from ..protocol.messages import InferReply
 from . import request_log
 from .chunks import Chunk, Chunks
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from .bodies import Bodies
     from .model import ModelVersion
     from .registry import Registry
-
-#: Kinds of requests, as workers know them.
-STREAM, GENERATE, GENERATE_STREAM = "stream", "generate", "generate_stream"
 
 
 class StreamRoutes:

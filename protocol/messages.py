@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Dict, List, Optional
 
+from .kinds import INFER
+
 WIRE_VERSION = 1
 
 
@@ -31,7 +33,7 @@ class InferRequest(Message):
     carries_body: ClassVar[bool] = True
 
     id: int  # the gateway's own number, never the client's id
-    kind: str = "infer"  # infer | stream | generate | v1_predict | invocations
+    kind: str = INFER  # one of kinds.py
     deadline: float = 0.0  # 0: none
     received: float = 0.0
     content_type: str = ""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
 from ..protocol.errors import InvalidRequest, ServingError
 from ..protocol.journal import SLOTS
+from ..protocol.kinds import GENERATE, STREAM
 from .model_outputs import to_outputs
 from .row_wise import is_row_wise
 from .served import Call, ServedModel
@@ -35,7 +36,7 @@ MAX_SIZE = 64
 #: until the last is decoded, and all of them take up memory together (32 x 4 MB of JSON: 10/s, one by one 12/s).
 MAX_BYTES = 32 << 20
 #: Kinds of requests whose result is not one row per row.
-_NEVER = frozenset({"stream", "generate"})
+_NEVER = frozenset({STREAM, GENERATE})
 #: Seconds without batches after an exception in one; doubles each time up to the second figure.
 _PAUSE, _LONGEST_PAUSE = 60.0, 3600.0
 #: Rows of the input example that are looked at.

@@ -9,17 +9,16 @@ from __future__ import annotations
 from typing import Any, Dict, Optional
 
 from ..protocol.errors import InvalidRequest, ServingError
+from ..protocol.kinds import GENERATE, GENERATE_STREAM, INFER, INVOCATIONS, LEGACY, STREAM, V1
 from ..protocol.messages import InferRequest
 from ..protocol.v2 import load_json, parse_document
-from .generate import GENERATE, GENERATE_STREAM, GenerateDialect
+from .generate import GenerateDialect
 from .invocations import InvocationsDialect
 from .kinds import KIND_OF_FIELD, LEGACY_FIELDS, V2, Unified, inference_type, is_json, unify
 from .kserve_v1 import V1Dialect
 from .legacy import legacy_answer, legacy_failure
 from .served import Answer, Body, Call, Dialect, ServedModel, V2Dialect
 
-#: The kind that a request gets once it is known to be of ModelHub's own form.
-LEGACY = "legacy"
 #: Fields that tell that a body is meant for another route.
 _ROUTES = {
     **dict.fromkeys(("dataframe_split", "dataframe_records", "messages"), "/models/{model}/invocations"),
@@ -35,11 +34,11 @@ def add_dialects(model: ServedModel) -> None:
     generate = GenerateDialect()
     model.dialects.update(
         {
-            "infer": infer,
-            "stream": infer,
+            INFER: infer,
+            STREAM: infer,
             LEGACY: legacy,
-            "invocations": InvocationsDialect(),
-            "v1_predict": V1Dialect(),
+            INVOCATIONS: InvocationsDialect(),
+            V1: V1Dialect(),
             GENERATE: generate,
             GENERATE_STREAM: generate,
         }

@@ -16,8 +16,6 @@ from .kinds import TEXT
 from .legacy import dumps, records
 from .served import Answer, Body, Call, Dialect, ServedModel
 
-GENERATE = "generate"
-GENERATE_STREAM = "generate_stream"
 #: Members of an object that hold its text, the first that is there.
 _TEXTS = ("text_output", "generated_text", "text")
 #: Members of the body that are no inputs: Triton's clients send `stream` along, the path says it already.

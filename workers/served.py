@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple, Union
 
 from ..protocol.errors import InvalidRequest, ModelError, NotSupported, ServingError
+from ..protocol.kinds import INFER
 from ..protocol.messages import InferRequest
 from ..protocol.signature import Signature, metadata_from_signature
 from ..protocol.v2 import (
@@ -166,7 +167,7 @@ class ServedModel:
     streams: bool = False
     image: Optional[Dict[str, Any]] = None  # WorkerSpec's
     pdf: Optional[Dict[str, Any]] = None
-    dialects: Dict[str, Dialect] = field(default_factory=lambda: {"infer": V2Dialect()})
+    dialects: Dict[str, Dialect] = field(default_factory=lambda: {INFER: V2Dialect()})
 
     def __post_init__(self) -> None:
         self.adapter = InputAdapter(self.signature)

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterator, List, Optional, Union
 
 from ..protocol.errors import DeadlineExceeded, InvalidRequest, ModelError, ServingError
+from ..protocol.kinds import GENERATE, INFER, LEGACY, STREAM, STREAMS
 from ..protocol.messages import InferRequest
 from ..protocol.v2 import V2Request, load_json, parse_document, parse_request
 from .async_executor import AsyncExecutor
-from .dialects import LEGACY, params_of, v2_document
-from .generate import GENERATE, text_of
+from .dialects import params_of, v2_document
+from .generate import text_of
 from .images import ImageOptions, PixelBudget, open_image
 from .inflate import MIN_COMPRESSED, choose_encoding, compress, inflate
 from .kinds import V2, is_json, unify
@@ -30,7 +31,7 @@ from .service_loading import served_by
 from .service_v2 import default_v2, v2_answer, v2_fields
 from .services import HANDLERS, ModelhubModelService, overrides
 from .spec import WorkerSpec
-from .streaming import STREAM, STREAMS, items_of
+from .streaming import items_of
 
 Body = Union[bytes, bytearray, memoryview]
 
@@ -68,7 +69,7 @@ class ServiceAdapter(ServedModel):
         """The request's fields, or what the model is asked where no method of the service's own answers."""
         own_stream = self._own_stream and (request.kind in STREAMS or self._joins_stream(request.kind))
         form = FORMS.get(request.kind)
-        known = form is not None or request.kind in ("infer", STREAM)
+        known = form is not None or request.kind in (INFER, STREAM)
         if not known or (self._plain and not self._narrow() and not own_stream):
             return self.inner.decode(request, body)
         inflated = inflate(body, request.content_encoding, self.inner.max_inflated)

@@ -14,10 +14,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional
 
+from ..protocol.kinds import GENERATE, GENERATE_STREAM, INVOCATIONS, V1
 from ..protocol.messages import InferRequest
 from ..protocol.mlflow_codes import error_code
 from ..protocol.v2 import JSON_TYPE
-from .generate import GENERATE, GENERATE_STREAM, generate_answer, read_generate
+from .generate import generate_answer, read_generate
 from .kinds import TABULAR
 from .kserve_v1 import fields_of, files_of, read_instances
 from .legacy import checked_status, dumps, is_legacy, records
@@ -108,8 +109,8 @@ class GenerateForm(Form):
 
 
 FORMS: Dict[str, Form] = {
-    "v1_predict": V1Form(),
-    "invocations": InvocationsForm(),
+    V1: V1Form(),
+    INVOCATIONS: InvocationsForm(),
     GENERATE: GenerateForm(),
     GENERATE_STREAM: GenerateForm(),
 }

@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Tuple
 import orjson
 
 from ..protocol.datatypes import DATATYPES
+from ..protocol.kinds import INFER
 from ..protocol.messages import InferRequest
 from ..protocol.v2 import BINARY_TYPE, JSON_TYPE, InferInput, V2Request, parse_document
 from .legacy import dumps
@@ -91,7 +92,7 @@ def v2_answer(inner: ServedModel, call: Call, result: Any) -> Answer:
         if not tails:
             return Answer(text, JSON_TYPE)
         return Answer(b"".join([text, *tails]), BINARY_TYPE, json_size=len(text))
-    return inner.dialects["infer"].encode(inner, call, result)
+    return inner.dialects[INFER].encode(inner, call, result)
 
 
 def _written(parsed: V2Request, outputs: List[Any]) -> Tuple[List[Any], List[Body]]:

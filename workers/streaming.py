@@ -11,15 +11,11 @@ import time
 from typing import Any, Callable, Iterable, Iterator, Optional
 
 from ..protocol.errors import Cancelled, DeadlineExceeded, InvalidRequest, ModelError, ServingError
+from ..protocol.kinds import STREAMS
 from ..protocol.messages import ChunkReply, InferReply
-from .generate import GENERATE_STREAM
 from .model_inputs import schema_complaint
 from .runner import Held, Reply, Runner
 from .served import MESSAGE_LIMIT, Answer, Call, ServedModel
-
-#: Kinds of such requests in an InferRequest.
-STREAM = "stream"
-STREAMS = (STREAM, GENERATE_STREAM)
 
 
 def is_stream(held: Held) -> bool:
