@@ -1,4 +1,4 @@
-"""What a client is told when something fails: one table of statuses, one shape of body, for every route.
+"""What a client is told when something fails: one shape of body for every route.
 
 `guard` stands round the whole application, so that what a handler, the router or aiohttp itself raises
 becomes a V2 error; `V2Protocol` answers what its parser refuses before there is a request.
@@ -11,7 +11,6 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import NamedTuple
 
 import orjson
 from aiohttp import web
@@ -19,6 +18,7 @@ from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, InvalidU
 from multidict import istr
 
 from ..protocol.errors import ServingError
+from ..protocol.statuses import CLIENT_GONE, statuses
 
 log = logging.getLogger(__name__)
 
@@ -29,42 +29,10 @@ MAX_REQUEST_ID = 128
 GIVEN_ID = web.RequestKey("GIVEN_ID", str)
 
 
-class Statuses(NamedTuple):
-    http: int
-    #: Name of a member of grpc.StatusCode.
-    grpc: str
-
-
-CLIENT_GONE = 499  # nobody reads it: it is for the counters
-
-STATUSES: dict[str, Statuses] = {
-    "invalid_request": Statuses(400, "INVALID_ARGUMENT"),
-    "config": Statuses(400, "INVALID_ARGUMENT"),  # a reload, or a load's own keys
-    "not_found": Statuses(404, "NOT_FOUND"),
-    "too_large": Statuses(413, "RESOURCE_EXHAUSTED"),
-    "unsupported_media_type": Statuses(415, "INVALID_ARGUMENT"),
-    "queue_full": Statuses(429, "RESOURCE_EXHAUSTED"),
-    "cancelled": Statuses(CLIENT_GONE, "CANCELLED"),
-    "internal": Statuses(500, "INTERNAL"),
-    "model_error": Statuses(500, "INTERNAL"),
-    "wire": Statuses(500, "INTERNAL"),
-    "not_supported": Statuses(501, "UNIMPLEMENTED"),
-    "not_ready": Statuses(503, "UNAVAILABLE"),
-    "worker_lost": Statuses(503, "UNAVAILABLE"),
-    "load_failed": Statuses(503, "UNAVAILABLE"),
-    "deadline_exceeded": Statuses(504, "DEADLINE_EXCEEDED"),
-}
-
-
-def statuses(error: ServingError) -> Statuses:
-    """The HTTP status and the gRPC code of an error."""
-    return STATUSES[error.code]
-
-
 def status_of(error: BaseException) -> int:
     """The status that a request ends with when this was raised while it was answered."""
     if isinstance(error, ServingError):
-        return STATUSES[error.code].http
+        return statuses(error).http
     if isinstance(error, (asyncio.CancelledError, ConnectionError)):
         return CLIENT_GONE
     if isinstance(error, web.HTTPException):

@@ -17,7 +17,8 @@ from google.protobuf.message import DecodeError, Message
 from ..config.quantities import parse_duration
 from ..protocol.errors import InvalidRequest, ServingError
 from ..protocol.messages import InferRequest
-from .errors import CLIENT_GONE, safe_id, status_of, statuses
+from ..protocol.statuses import CLIENT_GONE, statuses
+from .errors import safe_id, status_of
 from .grpc_generated import open_inference_pb2 as pb
 from .request_log import Caller
 from .waiting_line import bounded, priority_of

@@ -19,9 +19,10 @@ from ..protocol.codec import Body
 from ..protocol.errors import ServingError, from_wire
 from ..protocol.kinds import INFER, STREAM
 from ..protocol.messages import InferReply, InferRequest
+from ..protocol.statuses import code_of_status
 from . import request_log
 from .chunks import Chunk, Chunks
-from .errors import STATUSES, status_of
+from .errors import status_of
 from .grpc_call import LARGE, REQUEST_ID, Call, Context, abort, aside, code_of, parse
 from .grpc_codec import is_raw, respond, to_response, to_wire
 from .grpc_generated import open_inference_pb2 as pb
@@ -235,6 +236,4 @@ def _error_of(status: int, body: Body) -> ServingError:
         message = str(said.get("error") or said.get("message") or "")
     except (orjson.JSONDecodeError, AttributeError):
         message = ""
-    codes = [code for code, statuses_ in STATUSES.items() if statuses_.http == status and code != "internal"]
-    fallback = "invalid_request" if status < 500 else "model_error"
-    return from_wire(codes[0] if codes else fallback, message or f"the model answered with status {status}")
+    return from_wire(code_of_status(status), message or f"the model answered with status {status}")

@@ -20,8 +20,9 @@ from multidict import istr
 
 from ..protocol.errors import ServingError
 from ..protocol.messages import InferReply
+from ..protocol.statuses import CLIENT_GONE
 from . import tracing
-from .errors import CLIENT_GONE, GIVEN_ID, request_id
+from .errors import GIVEN_ID, request_id
 
 if TYPE_CHECKING:
     from .model import ModelVersion

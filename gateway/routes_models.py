@@ -23,7 +23,8 @@ from .. import __version__
 from ..protocol.errors import NotFound, ServingError
 from ..protocol.kinds import INVOCATIONS, V1
 from ..protocol.mlflow_codes import error_code
-from .errors import JSON, json_response, statuses
+from ..protocol.statuses import statuses
+from .errors import JSON, json_response
 from .infer import answer
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Every error that a caller can see: one root, a handful of leaves, a stable code for the wire.
 
 Raised by the worker, the dispatcher, the registry and the configuration. Nothing here knows an HTTP
-status: the gateway's one table (`gateway/errors.py`) maps a code to HTTP and gRPC.
+status: one table (`statuses.py`) maps a code to HTTP and gRPC.
 """
 
 from __future__ import annotations

@@ -17,21 +17,10 @@ from typing import Any, Dict, List
 import orjson
 
 from ..protocol.errors import ModelError, ServingError
+from ..protocol.statuses import statuses
 from ..protocol.v2 import JSON_TYPE
 from .served import MESSAGE_LIMIT, Answer
 
-#: The status of an error that a worker answers in this form; any other code is 500.
-STATUS_OF_CODE: Dict[str, int] = {
-    "invalid_request": 400,
-    "not_found": 404,
-    "too_large": 413,
-    "unsupported_media_type": 415,
-    "queue_full": 429,
-    "not_supported": 501,
-    "not_ready": 503,
-    "worker_lost": 503,
-    "deadline_exceeded": 504,
-}
 #: HTTP has no body here: a client would take it for the next answer.
 _WITHOUT_BODY = (204, 304)
 #: Without orjson's own support for numpy, which writes NaT as a date.
@@ -57,7 +46,7 @@ def legacy_answer(result: Any, rows: int = 1) -> Answer:
 
 def legacy_failure(error: ServingError) -> Answer:
     """An error in this form; its HTTP status is the `statusCode` in it."""
-    status = STATUS_OF_CODE.get(error.code, 500)
+    status = statuses(error).http
     message = error.message.encode("utf-8", "replace").decode("utf-8")[:MESSAGE_LIMIT]
     return Answer(dumps({"statusCode": status, "message": message, "error": message}), JSON_TYPE, status=status)
 

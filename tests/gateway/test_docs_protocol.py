@@ -11,10 +11,10 @@ import pytest
 from modelhub.serving.config.server import ServerSettings
 from modelhub.serving.gateway.app import make_app
 from modelhub.serving.gateway.bodies import Bodies
-from modelhub.serving.gateway.errors import STATUSES
 from modelhub.serving.gateway.grpc_service import SERVICE
 from modelhub.serving.gateway.metrics import Metrics
 from modelhub.serving.gateway.registry import Registry
+from modelhub.serving.protocol.statuses import STATUSES
 
 TEXT = (Path(__file__).parents[2] / "docs/protocol.md").read_text(encoding="utf-8")
 #: Parts of a page that /docs is made of, and what is for operators.

@@ -10,15 +10,12 @@ from http_front import Model, read_answer, serving, to_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelhub.serving.gateway.errors import STATUSES, error_response, statuses
+from modelhub.serving.gateway.errors import error_response
 from modelhub.serving.protocol import errors
 from modelhub.serving.protocol.errors import ServingError
 from modelhub.serving.protocol.messages import InferReply, InferRequest
+from modelhub.serving.protocol.statuses import statuses
 
-GRPC = {
-    *("CANCELLED", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "RESOURCE_EXHAUSTED"),
-    *("UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE"),
-}
 INFER = "/v2/models/iris/infer"
 HOST = b"Host: localhost\r\n"
 
@@ -28,11 +25,6 @@ def raising(error: BaseException) -> Model:
         raise error
 
     return Model(answering=answering)
-
-
-def test_the_table_has_every_error_and_no_other() -> None:
-    assert set(STATUSES) == set(errors.BY_CODE)
-    assert {status.grpc for status in STATUSES.values()} <= GRPC
 
 
 @pytest.mark.parametrize("code", sorted(errors.BY_CODE))

@@ -21,7 +21,8 @@ from PIL import Image
 
 from modelhub.serving.protocol.errors import BY_CODE, InvalidRequest, ModelError
 from modelhub.serving.protocol.messages import InferRequest
-from modelhub.serving.workers.legacy import STATUS_OF_CODE, dumps, legacy_answer, legacy_failure
+from modelhub.serving.protocol.statuses import STATUSES
+from modelhub.serving.workers.legacy import dumps, legacy_answer, legacy_failure
 from modelhub.serving.workers.served import ServedModel
 
 IRIS = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
@@ -295,7 +296,7 @@ def test_the_kind_of_a_request_is_rewritten_for_its_failure() -> None:
 def test_every_code_has_a_status() -> None:
     for code, leaf in BY_CODE.items():
         answer = legacy_failure(leaf("why"))
-        assert answer.status == STATUS_OF_CODE.get(code, 500)
+        assert answer.status == STATUSES[code].http
         assert json.loads(bytes(answer.body)) == {"statusCode": answer.status, "message": "why", "error": "why"}
 
 
