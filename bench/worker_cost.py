@@ -22,9 +22,9 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 from cases import CASES, Case, request
 
 from modelhub.serving.protocol.messages import InferRequest
+from modelhub.serving.protocol.worker_spec import WorkerSpec
 from modelhub.serving.workers.loading import load
 from modelhub.serving.workers.served import ServedModel
-from modelhub.serving.workers.spec import WorkerSpec
 
 HERE = Path(__file__).parent
 COMPARED = (

@@ -29,8 +29,8 @@ from ..protocol.messages import (
     PreloadRequest,
     StartedReply,
 )
+from ..protocol.worker_spec import WorkerSpec
 from ..workers import process
-from ..workers.spec import WorkerSpec
 from .environments import Environment
 from .timeouts import timeout
 from .worker_env import worker_environment

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, replace
 
 from ..config.settings import ModelSettings
-from ..workers.spec import WorkerSpec
+from ..protocol.worker_spec import WorkerSpec
 from .artifacts import Artifact
 from .environments import Environment
 from .mlmodel import read_mlmodel

@@ -31,8 +31,8 @@ from ..protocol.messages import (
     StatsRequest,
     StopRequest,
 )
+from ..protocol.worker_spec import WorkerSpec
 from ..workers.process import cpus
-from ..workers.spec import WorkerSpec
 from .channel import Peer
 from .dispatcher import Dispatcher, WorkerLink
 from .environments import Environment

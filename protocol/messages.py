@@ -175,7 +175,7 @@ class ForkRequest(Message):
     type: ClassVar[str] = "fork"
 
     token: str
-    spec: Dict[str, Any]  # workers/spec.py: WorkerSpec
+    spec: Dict[str, Any]  # worker_spec.py: WorkerSpec
     start: str = "fork"  # fork | spawn
     preload: List[str] = field(default_factory=list)
 

@@ -17,8 +17,8 @@ from typing import List
 
 import msgpack
 
+from ..protocol.worker_spec import WorkerSpec
 from . import process
-from .spec import WorkerSpec
 
 #: The kernel ends workers first when memory runs out, then fork servers, then the gateway.
 OOM_SCORE = 800

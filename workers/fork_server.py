@@ -31,8 +31,8 @@ from ..protocol.messages import (
     PreloadRequest,
     StartedReply,
 )
+from ..protocol.worker_spec import WorkerSpec
 from . import child, priming, process
-from .spec import WorkerSpec
 
 #: Largest message on the socket; it keeps message boundaries (SOCK_SEQPACKET).
 MAX_MESSAGE = 1 << 18

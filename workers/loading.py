@@ -15,11 +15,11 @@ from typing import Any, Dict, List
 from ..protocol.errors import LoadError, ServingError
 from ..protocol.messages import InferRequest
 from ..protocol.signature import Signature, parse_mlmodel, platform_from_mlmodel, signature_from_mlmodel
+from ..protocol.worker_spec import WorkerSpec
 from .dialects import add_dialects
 from .example import example_request
 from .mlflow_advice import without_advice
 from .served import ServedModel
-from .spec import WorkerSpec
 
 #: Modules whose version tells something about a model's behaviour, with their distributions.
 _LIBRARIES: Dict[str, str] = {

@@ -41,12 +41,12 @@ from ..protocol.messages import (
     StatsRequest,
     StopRequest,
 )
+from ..protocol.worker_spec import WorkerSpec
 from .batching import MAX_BYTES, Batching
 from .model_metrics import model_metrics
 from .patience import Patience
 from .runner import Held, Reply, Runner
 from .served import ServedModel
-from .spec import WorkerSpec
 from .streaming import is_stream, run_stream
 
 #: Bodies above this many bytes are borrowed by ZeroMQ instead of copied.

@@ -53,8 +53,8 @@ def _run(path: str) -> None:
     import json
 
     from ..protocol.messages import InferRequest
+    from ..protocol.worker_spec import WorkerSpec
     from .loading import load
-    from .spec import WorkerSpec
 
     spec = WorkerSpec("prime", "1", 0, 0, "", "", path, "", "/")
     model = load(spec)

@@ -20,10 +20,10 @@ from typing import Any, Dict, Optional
 
 from ..protocol.errors import ConfigError, ServingError
 from ..protocol.messages import ForkedReply, ForkRequest
+from ..protocol.worker_spec import WorkerSpec
 from . import process, script
 from .fork_server import MAX_MESSAGE, Ended, ForkServer
 from .services import ModelhubModelService
-from .spec import WorkerSpec
 
 #: The gateway's code; the working directory must not shadow any module of it.
 _GATEWAY = (

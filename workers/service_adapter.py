@@ -16,6 +16,7 @@ from ..protocol.errors import DeadlineExceeded, InvalidRequest, ModelError, Serv
 from ..protocol.kinds import GENERATE, INFER, LEGACY, STREAM, STREAMS
 from ..protocol.messages import InferRequest
 from ..protocol.v2 import V2Request, load_json, parse_document, parse_request
+from ..protocol.worker_spec import WorkerSpec
 from .async_executor import AsyncExecutor
 from .dialects import params_of, v2_document
 from .generate import text_of
@@ -30,7 +31,6 @@ from .service_forms import FORMS, Asked, Form
 from .service_loading import served_by
 from .service_v2 import default_v2, v2_answer, v2_fields
 from .services import HANDLERS, ModelhubModelService, overrides
-from .spec import WorkerSpec
 from .streaming import items_of
 
 Body = Union[bytes, bytearray, memoryview]

@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 from ..protocol.errors import LoadError, NotSupported, ServingError
 from ..protocol.signature import Signature, signature_from_mlmodel
+from ..protocol.worker_spec import WorkerSpec
 from . import script
 from .async_executor import AsyncExecutor
 from .dialects import add_dialects
@@ -22,7 +23,6 @@ from .local_model import ensure_local
 from .mlflow_advice import without_advice
 from .served import ServedModel
 from .services import ModelhubModelService
-from .spec import WorkerSpec
 
 
 def load_service(service: ModelhubModelService) -> None:

@@ -23,7 +23,7 @@ from modelhub.serving.gateway.worker_env import worker_environment
 from modelhub.serving.protocol.codec import encode
 from modelhub.serving.protocol.errors import LoadError
 from modelhub.serving.protocol.messages import KillRequest, StartedReply
-from modelhub.serving.workers.spec import WorkerSpec
+from modelhub.serving.protocol.worker_spec import WorkerSpec
 
 pytestmark = pytest.mark.allow_blocking  # Popen, as the gateway itself does
 

@@ -25,7 +25,7 @@ from modelhub.serving.gateway.fork_server import ForkServers
 from modelhub.serving.gateway.memory import Memory
 from modelhub.serving.gateway.replica import Replica, ReplicaPlan
 from modelhub.serving.protocol.messages import InferRequest
-from modelhub.serving.workers.spec import WorkerSpec
+from modelhub.serving.protocol.worker_spec import WorkerSpec
 
 pytestmark = pytest.mark.allow_blocking  # processes are started from the event loop's thread, on purpose
 

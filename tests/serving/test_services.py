@@ -30,11 +30,11 @@ from modelhub.serving import (
     TextModelService,
 )
 from modelhub.serving.protocol.messages import InferRequest
+from modelhub.serving.protocol.worker_spec import WorkerSpec
 from modelhub.serving.workers.batching import Batching
 from modelhub.serving.workers.groups import collect, load_all
 from modelhub.serving.workers.runner import Held, Runner
 from modelhub.serving.workers.service_loading import find_service
-from modelhub.serving.workers.spec import WorkerSpec
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 

@@ -39,8 +39,8 @@ def loaded_from(flavour: Any, model: Any, folder: Any, signature: Any) -> Served
     """A model saved by its flavour of mlflow and loaded again."""
     import warnings
 
+    from modelhub.serving.protocol.worker_spec import WorkerSpec
     from modelhub.serving.workers.loading import load
-    from modelhub.serving.workers.spec import WorkerSpec
 
     with warnings.catch_warnings(record=True):
         warnings.simplefilter("ignore")

@@ -11,9 +11,9 @@ import zmq
 from modelhub.serving.protocol.codec import decode, encode
 from modelhub.serving.protocol.journal import Journal
 from modelhub.serving.protocol.messages import InferRequest, StatsReply, StatsRequest, StopRequest
+from modelhub.serving.protocol.worker_spec import WorkerSpec
 from modelhub.serving.workers.loop import Link, Loop, ThreadedLoop
 from modelhub.serving.workers.served import ServedModel
-from modelhub.serving.workers.spec import WorkerSpec
 
 
 class WorkerLink:

@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 
 from modelhub.serving.protocol.messages import InferRequest
+from modelhub.serving.protocol.worker_spec import WorkerSpec
 from modelhub.serving.workers.example import example_request
 from modelhub.serving.workers.loading import load
 from modelhub.serving.workers.served import ServedModel
-from modelhub.serving.workers.spec import WorkerSpec
 
 Save = Callable[..., ServedModel]
 

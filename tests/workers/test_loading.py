@@ -15,10 +15,10 @@ from v2_client import parse, request, tensor
 
 from modelhub.serving.protocol.errors import InvalidRequest, LoadError
 from modelhub.serving.protocol.messages import InferRequest
+from modelhub.serving.protocol.worker_spec import WorkerSpec
 from modelhub.serving.workers.loading import load
 from modelhub.serving.workers.mlflow_advice import without_advice
 from modelhub.serving.workers.served import ServedModel
-from modelhub.serving.workers.spec import WorkerSpec
 
 
 def spec(path: Path, **changes: Any) -> WorkerSpec:

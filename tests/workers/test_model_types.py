@@ -15,9 +15,9 @@ from sklearn.pipeline import make_pipeline
 
 from modelhub.serving import ModelhubModelService
 from modelhub.serving.protocol.messages import InferRequest
+from modelhub.serving.protocol.worker_spec import WorkerSpec
 from modelhub.serving.workers.loading import load
 from modelhub.serving.workers.served import ServedModel
-from modelhub.serving.workers.spec import WorkerSpec
 
 IRIS = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
 
