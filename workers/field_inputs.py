@@ -24,6 +24,7 @@ from ..protocol.errors import InvalidRequest
 from ..protocol.signature import Field, Signature
 from ..protocol.v2 import InferInput
 from . import images, kinds, pdf
+from .files import decode_file
 from .images import ImageOptions, PixelBudget
 from .model_inputs import InputAdapter
 from .pdf import PdfOptions
@@ -106,7 +107,7 @@ class FieldInputs:
         """The images of a BYTES tensor, and the pages of the PDFs in it."""
         budget = PixelBudget(self._image)
         for element in array.ravel():
-            raw = kinds.decode_file(element, name)
+            raw = decode_file(element, name)
             if raw.startswith(b"%PDF-"):
                 yield from pdf.render(raw, self._pdf, budget, deadline)
             else:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Tuple
 
 from ..protocol.errors import InvalidRequest, TooLarge
-from .kinds import sniff
+from .files import sniff
 
 if TYPE_CHECKING:
     import numpy.typing as npt

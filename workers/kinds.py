@@ -19,8 +19,6 @@ InvalidRequest, or UnsupportedMediaType.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from dataclasses import dataclass, field
 from typing import Any, Collection, Dict, List, Mapping, Union
@@ -30,6 +28,8 @@ import orjson
 from ..protocol.errors import InvalidRequest, UnsupportedMediaType
 from ..protocol.messages import InferRequest
 from ..protocol.v2 import check_content_type
+from .files import decode_file, json_type, sniff
+from .tables import records_of_csv
 from .uploads import Part, parse_multipart
 
 Body = Union[bytes, bytearray, memoryview]
@@ -54,22 +54,8 @@ INFERENCE_TYPES = (TEXT, IMAGE, PDF, TABULAR, V2)
 OVERRIDE = "inference_type"
 
 _FIELD_OF_KIND = {TEXT: "text", IMAGE: "image", PDF: "pdf_file"}
-_SPACE = re.compile(r"[\s]+")
-_DATA_URL = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
-_URL_SAFE = str.maketrans("-_", "+/")
 _JSON_MEDIA = re.compile(r"(application|text)/([\w.-]+\+)?json", re.IGNORECASE)
 
-#: First bytes of what is understood, and its media type. WebP is told apart below.
-_MAGIC = (
-    (b"%PDF-", "application/pdf"),
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-    (b"II*\x00", "image/tiff"),
-    (b"MM\x00*", "image/tiff"),
-    (b"BM", "image/bmp"),
-)
 #: What says nothing: curl's and browsers' word for a file whose name they do not know.
 _UNSAID = ("", "application/octet-stream", "application/x-www-form-urlencoded", "binary/octet-stream")
 #: Where neither the media type nor the first bytes tell, the name of a form's file does.
@@ -154,39 +140,6 @@ def kind_of(fields: Mapping[str, Any]) -> str:
     raise InvalidRequest(f"the request has none of the fields {_listed(list(KIND_OF_FIELD))}; its fields: {others}")
 
 
-def sniff(raw: bytes) -> str:
-    """The media type that the first bytes show; "" for none that is understood here."""
-    for magic, media in _MAGIC:
-        if raw.startswith(magic):
-            return media
-    if raw[:4] == b"RIFF" and raw[8:12] == b"WEBP":
-        return "image/webp"
-    return ""
-
-
-def decode_file(value: Any, name: str) -> bytes:
-    """The bytes of a field that holds a file: base64 (either alphabet, wrapped or not), or a data URL with it."""
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value)
-    if not isinstance(value, str):
-        raise InvalidRequest(f"the field {name!r} takes a file as base64 text, not {_json_type(value)}")
-    head = _DATA_URL.match(value[:200])
-    if head:
-        if "base64" not in head.group(2).lower():
-            raise InvalidRequest(f"the field {name!r} is a data URL without base64, which is not understood")
-        value = value[head.end() :]
-    elif re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", value[:40]):
-        raise InvalidRequest(f"the field {name!r} is an address: nothing is fetched, send the file itself as base64")
-    text = _SPACE.sub("", value).rstrip("=").translate(_URL_SAFE)
-    try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidRequest(f"the field {name!r} is not valid base64") from None
-    if not raw:
-        raise InvalidRequest(f"the field {name!r} is empty")
-    return raw
-
-
 # ---- JSON bodies ---------------------------------------------------------------------------------
 
 
@@ -198,7 +151,7 @@ def _object(body: Body) -> Dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from None
     if not isinstance(document, dict):
-        raise InvalidRequest(f"the body must be a JSON object, not {_json_type(document)}")
+        raise InvalidRequest(f"the body must be a JSON object, not {json_type(document)}")
     return document
 
 
@@ -244,8 +197,6 @@ def _place(fields: Dict[str, Any], raw: bytes, override: str, media: str, text_c
     kind = override or _kind_of_upload(raw, media)
     fields["data"] = raw
     if kind == TABULAR:
-        from .tables import records_of_csv
-
         fields["data"] = records_of_csv(raw, text_columns)
     elif kind == TEXT:
         fields["text"] = _text(raw)
@@ -371,8 +322,3 @@ def _overridden(fields: Mapping[str, Any], override: str) -> str:
 
 def _listed(names: List[str]) -> str:
     return ", ".join(name[:60] for name in names)
-
-
-def _json_type(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")

@@ -14,8 +14,9 @@ import orjson
 from ..protocol.errors import InvalidRequest
 from ..protocol.messages import InferRequest
 from ..protocol.v2 import JSON_TYPE, check_content_type
+from .files import decode_file
 from .invocations import load_json
-from .kinds import IMAGE, IMAGES, PDF, TABULAR, TEXT, decode_file
+from .kinds import IMAGE, IMAGES, PDF, TABULAR, TEXT
 from .legacy import dumps, records
 from .served import Answer, Body, Call, Dialect, ServedModel
 

@@ -14,7 +14,7 @@ from ..protocol.datatypes import DATATYPES
 from ..protocol.errors import InvalidRequest
 from ..protocol.signature import Field, Signature
 from ..protocol.v2 import InferInput, did_you_mean
-from .kinds import decode_file
+from .files import decode_file
 from .model_inputs import InputAdapter
 from .tensors import object_array, to_array
 

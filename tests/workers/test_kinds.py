@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from modelhub.serving.protocol.errors import InvalidRequest, ServingError, UnsupportedMediaType
 from modelhub.serving.protocol.messages import InferRequest
-from modelhub.serving.workers.kinds import Unified, decode_file, kind_of, sniff, unify
+from modelhub.serving.workers.files import decode_file, sniff
+from modelhub.serving.workers.kinds import Unified, kind_of, unify
 
 PNG = image_file()
 PDF = pdf_file("red")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from modelhub.serving.protocol.errors import DeadlineExceeded, InvalidRequest, ServingError, TooLarge
 from modelhub.serving.workers import pdf
+from modelhub.serving.workers.files import sniff
 from modelhub.serving.workers.images import ImageOptions, PixelBudget
-from modelhub.serving.workers.kinds import sniff
 from modelhub.serving.workers.pdf import PdfOptions, choose_pages
 
 COLORS = ("red", "lime", "blue", "white", "black", "yellow")
