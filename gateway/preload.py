@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 #: Every fork server imports these. The first is primed, and so are others (workers/priming.py).
-BASE = ["modelhub.serving.workers.loop", "modelhub.serving.workers.loading", "mlflow.pyfunc"]
+BASE = ["modelhub.serving.workers.start_serve", "modelhub.serving.workers.loading", "mlflow.pyfunc"]
 
 #: Flavour in MLmodel -> modules that are safe to hold in a process that is forked.
 SAFE: dict[str, list[str]] = {

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Dict, Optional, Type
 
+#: A model's exception may quote its whole input: its text is cut here.
+MESSAGE_LIMIT = 2000
+
 
 class ServingError(Exception):
     """Root of this project's errors. `code` is stable and crosses processes; `message` is for people."""
@@ -19,6 +22,8 @@ class ServingError(Exception):
         self.message = str(message)  # a service may give the exception that it has caught
         #: Seconds after which a retry may succeed; None where a retry cannot help.
         self.retry_after = retry_after
+        #: The kind of request in whose form it is answered, where decoding found another than the request's own.
+        self.form = ""
 
 
 class InvalidRequest(ServingError, ValueError):

@@ -64,6 +64,15 @@ class AsyncExecutor:
         _loop_thread.close()
 
 
+def result_of(awaitable: Awaitable[T], timeout: Optional[float] = None) -> T:
+    """What an awaitable that some plain code has been given comes to; as `AsyncExecutor.run_async`."""
+
+    async def awaited() -> T:
+        return await awaitable
+
+    return AsyncExecutor.run_async(awaited, timeout=timeout)
+
+
 class _LoopThread:
     """One event loop in one thread of this process, begun when first asked for."""
 

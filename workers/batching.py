@@ -1,4 +1,4 @@
-"""Which requests are predicted together, and how their inputs are stacked and their results taken apart.
+"""Which requests are predicted together.
 
 While a prediction runs, requests wait in the worker; those of one `Call.group_key` are then stacked along
 the first axis and predicted in one call. `Batching` is the switch of one model:
@@ -17,14 +17,16 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from ..protocol.errors import InvalidRequest, ServingError
 from ..protocol.journal import SLOTS
 from ..protocol.kinds import GENERATE, STREAM
+from .call import Call
 from .model_outputs import to_outputs
 from .row_wise import is_row_wise
-from .served import Call, ServedModel
+from .served import Served
+from .stacking import split, stack
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -48,7 +50,7 @@ _TOLERANCE = {"FP16": 1e-2, "BF16": 2e-2, "FP32": 1e-4, "FP64": 1e-6}
 class Batching:
     """Whether one model's requests are batched, and why. Read and changed by whoever runs them."""
 
-    def __init__(self, model: ServedModel, settings: Optional[Dict[str, Any]] = None) -> None:
+    def __init__(self, model: Served, settings: Optional[Dict[str, Any]] = None) -> None:
         """`settings`: WorkerSpec's `batching`: enabled (true, false or None), max_size (rows), max_delay (seconds)."""
         known = settings or {}
         self.max_size = int(known.get("max_size") or MAX_SIZE)
@@ -96,7 +98,7 @@ class Batching:
             and all(array.ndim and len(array) == call.rows for array in call.inputs.values())
         )
 
-    def prove(self, model: ServedModel, call: Call) -> None:
+    def prove(self, model: Served, call: Call) -> None:
         """Switch it on if the input example, decoded, shows that it is safe. Calls `predict` a few times."""
         self.candidate = False
         try:
@@ -132,67 +134,7 @@ class Batching:
         print(f"batching is {self.reason}; requests are run one by one", file=sys.stderr, flush=True)
 
 
-def stack(calls: Sequence[Call]) -> Call:
-    """One call for all of them; they are of one `group_key`."""
-    import numpy as np
-
-    first = calls[0]
-    columns = zip(*(call.inputs.values() for call in calls))
-    return Call(
-        first.kind,
-        {name: np.concatenate(arrays) for name, arrays in zip(first.inputs, columns)},
-        first.params,
-        None,
-        rows=sum(call.rows for call in calls),
-        name=first.name,
-        version=first.version,
-    )
-
-
-def split(result: Any, rows: Sequence[int], outputs: int = 0) -> Optional[List[Any]]:
-    """The result of a stacked call, taken apart into so many rows each; None where its rows are not theirs.
-
-    `outputs`: of the signature; a list of so many arrays is these outputs, as `model_outputs.py` has it.
-    """
-    if isinstance(result, dict):
-        return _split_members(list(result), list(result.values()), rows, dict)
-    if isinstance(result, tuple) or (isinstance(result, list) and _are_outputs(result, outputs)):
-        make = type(result) if type(result) in (tuple, list) else tuple
-        return _split_members(range(len(result)), result, rows, lambda pairs: make(value for _, value in pairs))
-    if hasattr(result, "tocsr"):
-        result = result.tocsr()  # other sparse matrices have no rows that could be taken
-    if isinstance(result, list):
-        length = len(result)
-    elif getattr(result, "ndim", 0) and hasattr(result, "__getitem__"):
-        length = result.shape[0]
-    else:
-        return None
-    if length != sum(rows):
-        return None
-    rowwise = getattr(result, "iloc", result)
-    found: List[Any] = []
-    start = 0
-    for count in rows:
-        found.append(rowwise[start : start + count])
-        start += count
-    return found
-
-
-def _are_outputs(result: List[Any], outputs: int) -> bool:
-    return len(result) == outputs > 1 and all(hasattr(each, "dtype") and getattr(each, "ndim", 0) for each in result)
-
-
-def _split_members(names: Sequence[Any], values: Sequence[Any], rows: Sequence[int], make: Any) -> Optional[List[Any]]:
-    parts: List[List[Any]] = []
-    for value in values:
-        part = None if isinstance(value, (dict, tuple)) else split(value, rows)
-        if part is None:
-            return None
-        parts.append(part)
-    return [make(zip(names, row)) for row in zip(*parts)] if parts else None
-
-
-def _first_dimension_is_open(model: ServedModel) -> bool:
+def _first_dimension_is_open(model: Served) -> bool:
     inputs = model.signature.inputs
     return bool(inputs) and all(each.shape[:1] == (-1,) for each in inputs)
 
@@ -200,7 +142,7 @@ def _first_dimension_is_open(model: ServedModel) -> bool:
 # ---- the proof -----------------------------------------------------------------------------------
 
 
-def _difference(model: ServedModel, call: Call) -> str:
+def _difference(model: Served, call: Call) -> str:
     """Why stacking the example's rows is not the same as predicting each; "" if it is. Raises ServingError."""
     rows = _distinct_rows(call)
     if len(rows) < 2:
@@ -227,7 +169,7 @@ def _distinct_rows(call: Call) -> List[Call]:
     return list(seen.values())[:_PROOF_ROWS]
 
 
-def _outputs(model: ServedModel, result: Any) -> List[Any]:
+def _outputs(model: Served, result: Any) -> List[Any]:
     return [(each.name, each.datatype, each.array.copy()) for each in to_outputs(result, model.signature.outputs)]
 
 

@@ -99,7 +99,7 @@ def run(spec: WorkerSpec) -> int:
     os.chdir(spec.cwd)
     sys.path[:0] = [entry for entry in spec.pythonpath if entry not in sys.path]
     try:
-        from .loop import serve
+        from .start_serve import serve
 
         return serve(spec)
     except Exception:

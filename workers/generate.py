@@ -12,9 +12,10 @@ from typing import Any, Dict, Optional, Tuple
 from ..protocol.errors import InvalidRequest
 from ..protocol.messages import InferRequest
 from ..protocol.v2 import JSON_TYPE, check_content_type, load_json
+from .call import Answer, Body, Call
 from .kinds import TEXT
-from .legacy import dumps, records
-from .served import Answer, Body, Call, Dialect, ServedModel
+from .plain import dumps, is_frame, records
+from .served import Dialect, ServedModel
 
 #: Members of an object that hold its text, the first that is there.
 _TEXTS = ("text_output", "generated_text", "text")
@@ -70,7 +71,7 @@ def generate_answer(call: Call, result: Any, request_id: Optional[str]) -> Answe
 
 def text_of(result: Any) -> str:
     """The text in what a model returned: itself, of its only element, column or member, else its JSON."""
-    if hasattr(result, "iloc") and hasattr(result, "columns"):
+    if is_frame(result):
         result = records(result)
     elif hasattr(result, "tolist"):
         result = result.tolist()

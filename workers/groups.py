@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
 from ..protocol.errors import ConfigError, LoadError
+from .service_loaded import describe, loaded
 from .services import ModelhubModelService
 
 #: A service, or a plain entry: {"name": …, "uri": …} with the keys of an entry in a configuration file.
@@ -77,8 +78,6 @@ class ModelServiceGroup:
 
 def load_all(services: Iterable[ModelhubModelService]) -> None:
     """Load those that are not loaded. Raises LoadError with a line for each that failed."""
-    from .service_loading import describe, loaded
-
     failed: List[str] = []
     cause: Optional[Exception] = None
     for service in services:

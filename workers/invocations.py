@@ -19,11 +19,12 @@ from typing import Any, Dict, Tuple
 
 import orjson
 
-from ..protocol.errors import InvalidRequest, ModelError, ServingError, UnsupportedMediaType
+from ..protocol.errors import MESSAGE_LIMIT, InvalidRequest, ModelError, ServingError, UnsupportedMediaType
 from ..protocol.messages import InferRequest
 from ..protocol.v2 import JSON_TYPE
+from .call import Answer, Body, Call
 from .kinds import is_json
-from .served import MESSAGE_LIMIT, Answer, Body, Call, Dialect, ServedModel
+from .served import Dialect, ServedModel
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 CSV = "text/csv"

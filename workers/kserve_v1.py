@@ -14,11 +14,12 @@ import orjson
 from ..protocol.errors import InvalidRequest
 from ..protocol.messages import InferRequest
 from ..protocol.v2 import JSON_TYPE, check_content_type
+from .call import Answer, Body, Call
 from .files import decode_file
 from .invocations import load_json
 from .kinds import IMAGE, IMAGES, PDF, TABULAR, TEXT
-from .legacy import dumps, records
-from .served import Answer, Body, Call, Dialect, ServedModel
+from .plain import dumps, is_frame, records
+from .served import Dialect, ServedModel
 
 
 class V1Dialect(Dialect):
@@ -76,7 +77,7 @@ def _without_b64(instance: Any) -> Any:
 
 def _rows_of(result: Any) -> Any:
     """One prediction per instance: a table's rows as objects, a dict of columns likewise."""
-    if hasattr(result, "iloc") and hasattr(result, "columns"):
+    if is_frame(result):
         return records(result)
     if isinstance(result, dict) and result:
         columns = {str(name): orjson.loads(dumps(value)) for name, value in result.items()}

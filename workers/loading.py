@@ -16,8 +16,9 @@ from ..protocol.errors import LoadError, ServingError
 from ..protocol.messages import InferRequest
 from ..protocol.signature import Signature, parse_mlmodel, platform_from_mlmodel, signature_from_mlmodel
 from ..protocol.worker_spec import WorkerSpec
-from .dialects import add_dialects
+from .dialects import DIALECTS
 from .example import example_request
+from .load_native import NATIVE, as_pyfunc, load_native
 from .mlflow_advice import without_advice
 from .served import ServedModel
 
@@ -41,31 +42,25 @@ _LIBRARIES: Dict[str, str] = {
 
 def load(spec: WorkerSpec) -> ServedModel:
     """The model that `spec` names. Raises LoadError, or whatever the model's own loading code raises."""
-    if spec.service or spec.service_object:
-        from . import service_adapter, service_loading
-
-        return service_adapter.adapt(service_loading.find_service(spec), spec)
-    if spec.model_type in ("sklearn", "transformer", "transformers"):
-        from . import service_loading
-
-        return service_loading.from_type(spec)
-    return _load_pyfunc(spec)
-
-
-def _load_pyfunc(spec: WorkerSpec) -> ServedModel:
     path = spec.model_path
     mlmodel = read_mlmodel(path)
+    if spec.model_type in NATIVE:
+        return served_from(as_pyfunc(load_native(path, spec.model_type), spec.model_type), path, spec)
     if "python_function" not in (mlmodel.get("flavors") or {}):
         raise LoadError(f"the model in {path} has no python_function flavour: log it with a flavour that has one")
     signature_from_mlmodel(mlmodel)  # what is wrong with it is said before MLflow stumbles over it
+    return served_from(load_pyfunc(path), path, spec)
+
+
+def load_pyfunc(path: str) -> Any:
+    """MLflow's own model of a model directory."""
     # Set before the import: mlflow 3 starts a telemetry thread then.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow.pyfunc
 
     # The warnings compare requirements, which takes a second; the environment was built from them.
     with without_advice():
-        model = mlflow.pyfunc.load_model(path, suppress_warnings=True)
-    return served_from(model, path, spec)
+        return mlflow.pyfunc.load_model(path, suppress_warnings=True)
 
 
 def served_from(model: Any, path: str, spec: WorkerSpec) -> ServedModel:
@@ -83,8 +78,8 @@ def served_from(model: Any, path: str, spec: WorkerSpec) -> ServedModel:
         streams=_streams(mlmodel, model),
         image=spec.image,
         pdf=spec.pdf,
+        dialects=DIALECTS,
     )
-    add_dialects(served)
     served.example = _checked_example(served, example_request(path, mlmodel, signature))
     return served
 

@@ -1,156 +1,49 @@
-"""The request loop of a worker: load the model, say so, then receive, run, answer until told to stop.
+"""The request loop of a worker: receive, run, answer until told to stop.
 
 A turn takes all that has arrived, picks the oldest request and whatever can share its prediction
 (`batching.py`), runs them (`runner.py`), and sends their answers, a few per message. While one batch runs, the
 next one gathers; where that was found to be worth it, it waits for the clients just answered (`patience.py`).
 
 With one socket and `concurrency: 1` everything happens in the main thread: the socket is read between
-requests, because handing requests to a second thread would cost a switch of the interpreter lock each.
+requests, because handing requests to a second thread would cost a switch of the interpreter lock each. Other
+concurrencies are the business of `threaded.py`.
 """
 
 from __future__ import annotations
 
-import gc
-import math
-import os
-import select
-import signal
-import sys
 import time
-import traceback
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from queue import SimpleQueue
-from typing import Any, Deque, List, Optional, Sequence, Set, Tuple
+from typing import Deque, List, Optional, Set, Tuple
 
-import zmq
-
-from ..protocol.codec import Body, decode, encode
-from ..protocol.errors import ServingError
 from ..protocol.journal import Journal
 from ..protocol.messages import (
     CancelRequest,
     ErrorReply,
     InferReply,
     InferRequest,
-    LoadFailedReply,
     Message,
-    ReadyReply,
     StatsReply,
     StatsRequest,
     StopRequest,
 )
 from ..protocol.worker_spec import WorkerSpec
 from .batching import MAX_BYTES, Batching
+from .link import Link
 from .model_metrics import model_metrics
 from .patience import Patience
 from .runner import Held, Reply, Runner
-from .served import ServedModel
+from .served import Served
 from .streaming import is_stream, run_stream
 
-#: Bodies above this many bytes are borrowed by ZeroMQ instead of copied.
-BORROW_ABOVE = 65536
 #: So many replies leave at once, before the rest of their batch is encoded: the gateway answers them meanwhile.
 TOGETHER = 8
-
-
-def serve(spec: WorkerSpec) -> int:
-    """Run a worker from its birth to its end. Returns the process's exit code."""
-    link = Link(spec)
-    try:
-        started = time.monotonic_ns()
-        try:
-            from .loading import load
-
-            model = load(spec)
-        except Exception as error:
-            trace = traceback.format_exc()
-            message = error.message if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"
-            link.send([(LoadFailedReply(message=message[:4000], traceback=trace[-20000:]), b"")])
-            return 1
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        batching = Batching(model, spec.batching)
-        # What is loaded stays: no later collection shall look at it, or touch pages that are shared.
-        gc.collect()
-        gc.freeze()
-        ready = ReadyReply(
-            pid=os.getpid(),
-            python=sys.version.split()[0],
-            versions=model.versions,
-            metadata=model.metadata,
-            example=model.example,
-            load_ns=time.monotonic_ns() - started,
-            wants_headers=model.wants_headers,
-            streams=model.streams,
-            credits=batching.credits(spec.concurrency),
-        )
-        link.send([(ready, b"")])
-        kind = Loop if spec.concurrency == 1 else ThreadedLoop
-        kind(spec, link, model, batching).run()
-        return 0
-    finally:
-        link.close()
-
-
-class Link:
-    """The DEALER socket to the gateway."""
-
-    def __init__(self, spec: WorkerSpec) -> None:
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.set_hwm(0)
-        self._socket.setsockopt(zmq.IDENTITY, bytes.fromhex(spec.token))
-        self._socket.setsockopt(zmq.LINGER, 2000)
-        self._socket.connect(spec.endpoint)
-        self._descriptor = int(self._socket.getsockopt(zmq.FD))
-
-    def receive(self, timeout: Optional[float]) -> List[Tuple[Any, Body]]:
-        """What has arrived, or arrives within `timeout` seconds; without a timeout, the next message."""
-        if timeout is None:
-            return self._next()
-        found: List[Tuple[Any, Body]] = []
-        until = time.monotonic() + timeout if timeout else 0.0
-        while True:
-            # to try in vain costs twice as much
-            while int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-                found += self._next()
-            left = until - time.monotonic() if timeout and not found else 0.0
-            if left <= 0:
-                return found
-            # finer than ZeroMQ's own milliseconds; readable does not mean that a message is there
-            select.select((self._descriptor,), (), (), left)
-
-    def _next(self) -> List[Tuple[Any, Body]]:
-        frames: List[Body] = [self._socket.recv()]
-        while self._socket.getsockopt(zmq.RCVMORE):
-            frames.append(self._socket.recv(copy=False).buffer)
-        return decode(frames)
-
-    def send(self, replies: Sequence[Reply]) -> None:
-        """All of them as one message: a wake-up of the gateway costs more than the bytes."""
-        frames = encode(replies)
-        last = len(frames) - 1
-        for index, frame in enumerate(frames):
-            more = zmq.SNDMORE if index < last else 0
-            self._socket.send(frame, more, index == 0 or len(frame) < BORROW_ABOVE)
-
-    def wait(self, descriptor: int, timeout: float) -> None:
-        """Returns when a message has arrived, `descriptor` can be read, or `timeout` seconds (0: none) are over."""
-        poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(descriptor, zmq.POLLIN)
-        poller.poll(math.ceil(timeout * 1000) if timeout else None)
-
-    def close(self) -> None:
-        self._socket.close()
-        self._context.term()
 
 
 class Loop:
     """Holds what has arrived and not been run yet; runs one request, or one batch, at a time."""
 
-    def __init__(self, spec: WorkerSpec, link: Link, model: ServedModel, batching: Optional[Batching] = None) -> None:
+    def __init__(self, spec: WorkerSpec, link: Link, model: Served, batching: Optional[Batching] = None) -> None:
         self._link = link
         self._batching = batching if batching is not None else Batching(model, spec.batching)
         self._model = model
@@ -346,86 +239,3 @@ class Loop:
         self._cancelled.discard(number)
         self._replies.append((ErrorReply(number, "cancelled", "the client went away"), b""))
         return True
-
-
-class ThreadedLoop(Loop):
-    """`concurrency: n`: n threads predict; the main thread alone touches the socket and the journal."""
-
-    def __init__(self, spec: WorkerSpec, link: Link, model: ServedModel, batching: Optional[Batching] = None) -> None:
-        super().__init__(spec, link, model, batching)
-        self._threads = ThreadPoolExecutor(spec.concurrency, thread_name_prefix="predict")
-        self._free = spec.concurrency
-        self._size = spec.concurrency
-        #: Replies, what is to be run again, and whether the thread is free again (not after a stream's chunk).
-        self._done: SimpleQueue[Tuple[List[Reply], List[Held], bool]] = SimpleQueue()
-        self._wake, self._wake_end = os.pipe()
-        self._fatal: Optional[BaseException] = None
-
-    def run(self) -> None:
-        while self._free < self._size or self._held or not self._stopping:
-            self._link.wait(self._wake, self._delay if self._held and self._free else 0.0)
-            if self._fatal is not None:
-                raise self._fatal
-            self._read(0.0)
-            self._collect()
-            while self._held and self._free:
-                group = self._gather()
-                if self._delay:
-                    break
-                if not group:
-                    continue
-                self._free -= 1
-                if is_stream(group[0]):
-                    self._streaming.add(group[0].request.id)
-                self._threads.submit(self._run, group)
-            self._flush()
-        self._threads.shutdown()
-
-    def _prepared(self, held: Held) -> bool:
-        """As ever; but what is not batched is decoded by the thread that predicts it."""
-        if self._batching.on:
-            return super()._prepared(held)
-        if self._dropped(held):
-            return False
-        if not held.begun:
-            self._journal.begin((held.request.id,))
-        return True
-
-    def _run(self, group: List[Held]) -> None:
-        try:
-            self._predict(group)
-        except BaseException as error:  # sys.exit() in a model ends its worker, as it does without threads
-            self._fatal = error
-            os.write(self._wake_end, b".")
-
-    def _predict(self, group: List[Held]) -> None:
-        if is_stream(group[0]):
-            number = group[0].request.id
-            end = run_stream(
-                self._model,
-                self._runner,
-                group[0],
-                lambda chunk: self._put([chunk], [], free=False),
-                lambda: number in self._cancelled,
-            )
-            self._put([end], [], free=True)
-        else:
-            replies: List[Reply] = []
-            again = self._runner.run(group, replies.append)
-            self._put(replies, again, free=True)
-
-    def _put(self, replies: List[Reply], again: List[Held], *, free: bool) -> None:
-        self._done.put((replies, again, free))
-        os.write(self._wake_end, b".")
-
-    def _collect(self) -> None:
-        while not self._done.empty():
-            os.read(self._wake, 1)
-            replies, again, free = self._done.get()
-            if free:
-                self._free += 1
-                ended = {message.id for message, _ in replies if isinstance(message, (InferReply, ErrorReply))}
-                self._streaming -= ended
-                self._cancelled -= ended
-            self._replies += replies
-            self._held.extendleft(reversed(again))

@@ -22,7 +22,6 @@ BYTES are text where all of them are UTF-8, else bytes. Whatever is wrong is an 
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 import orjson
@@ -54,23 +53,6 @@ PROTOCOL_PARAMETERS = frozenset(
 #: Whole numbers up to this are exact in a float of so many bytes.
 _EXACT = {2: 1 << 11, 4: 1 << 24, 8: 1 << 53}
 _WHOLE = {"integer": 32, "long": 64}
-#: MLflow's complaints about a request, as their text begins; the rest of the text quotes the client's data.
-_SCHEMA_ERRORS = (
-    "Failed to enforce schema",
-    "Failed to enforce model input schema",
-    "Failed to validate data against type hint",
-    "Invalid parameters found",
-    "Model is missing inputs",
-    "Input schema validation failed",
-)
-_QUOTED = re.compile(r"(of (?:data )?)(['`]).*?\2 (with)", re.DOTALL)
-_VALUE = re.compile(r" for value `.*?`", re.DOTALL)
-#: What is wrong with the first element, where that is said without the element itself: pydantic's field, a type.
-_DETAIL = re.compile(
-    r"validation errors? for \w+\\n([\w.]{1,100})\\n  (Field required|Input should be [^\[\\]{1,100}) \[type="
-    r"|'(Expected type \w+, but got \w+)'"
-)
-_MESSAGE_LIMIT = 600
 #: What pandas would read off this machine's clock.
 _CLOCK = frozenset({"now", "today"})
 #: Optional columns may be missing in many ways; so many are remembered.
@@ -180,27 +162,6 @@ class InputAdapter:
         if missing:
             listed = ", ".join(repr(name) for name in missing[:20]) + (", …" if len(missing) > 20 else "")
             raise InvalidRequest(f"the model's input {listed} is missing")
-
-
-def schema_complaint(error: BaseException) -> str:
-    """What MLflow found wrong with the request, without the data that it quotes; "" for any other error."""
-    if type(error).__name__ == "ValidationError" and getattr(error, "title", "") == "ResponsesAgentRequest":
-        return _agent_complaint(error)
-    if type(error).__name__ != "MlflowException" or not str(error).startswith(_SCHEMA_ERRORS):
-        return ""
-    inner = error.__context__
-    text = str(inner if type(inner).__name__ == "MlflowException" else error)
-    text, _, elements = text.partition(", invalid elements")
-    detail = _DETAIL.search(elements)
-    text = ": ".join([_VALUE.sub("", text), *(filter(None, detail.groups()) if detail else ())])
-    return _QUOTED.sub(r"\1\3", text)[:_MESSAGE_LIMIT]
-
-
-def _agent_complaint(error: Any) -> str:
-    """The first of pydantic's errors: the field, and what is wrong with it where that quotes no value."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"] if "[" not in str(part))  # without the members of unions
-    return f"{where}: {'Value error' if first['type'] == 'value_error' else first['msg']}"[:_MESSAGE_LIMIT]
 
 
 def fits(shape: Tuple[int, ...], wanted: Tuple[int, ...]) -> bool:

@@ -11,9 +11,10 @@ import sys
 from typing import Any, Dict, List, NoReturn, Optional
 
 from ..protocol.errors import ServingError
-from . import script
+from . import service_handover
 from .async_executor import AsyncExecutor
 from .groups import Collected, collect, load_all
+from .service_rerun import StartReached, rerunning
 
 
 class ModelServer:
@@ -45,8 +46,8 @@ class ModelServer:
         Services that are not loaded are loaded first, unless their group is lazy; one that cannot be loaded
         stops the script with a message. Call it in the main thread, as the script's last act.
         """
-        if script.rerunning():
-            raise script.StartReached
+        if rerunning():
+            raise StartReached
         from .script_server import ScriptServer, check_main_thread, why_not_fork
 
         try:
@@ -57,7 +58,7 @@ class ModelServer:
             why = why_not_fork()
             if why and found.services:
                 _unload(found, why)
-            script.TABLE.update(found.services)
+            service_handover.TABLE.update(found.services)
             server = ScriptServer(found.services, why)
             server.start_gateway(self._config(found, why))
         except ServingError as error:
@@ -81,7 +82,7 @@ def _unload(found: Collected, why: str) -> None:
         file=sys.stderr,
     )
     for service in found.services.values():
-        script.handover(service)  # says now, not in each worker, that it cannot be
+        service_handover.handover(service)  # says now, not in each worker, that it cannot be
         kept = service.__getstate__()
         service.__dict__.clear()
         service.__dict__.update(kept)

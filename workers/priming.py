@@ -54,7 +54,7 @@ def _run(path: str) -> None:
 
     from ..protocol.messages import InferRequest
     from ..protocol.worker_spec import WorkerSpec
-    from .loading import load
+    from .start_load import load
 
     spec = WorkerSpec("prime", "1", 0, 0, "", "", path, "", "/")
     model = load(spec)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, List
 
-from .served import ServedModel
+from .served import Served
 
 _PLATFORMS = frozenset({"mlflow_sklearn", "mlflow_xgboost", "mlflow_lightgbm", "mlflow_catboost"})
 _LIBRARIES = frozenset({"sklearn", "xgboost", "lightgbm", "catboost"})
@@ -18,7 +18,7 @@ _METHODS = frozenset({"predict", "predict_proba", "predict_log_proba", "predict_
 _ATTRIBUTES = ("sklearn_model", "xgb_model", "lgb_model", "cb_model")
 
 
-def is_row_wise(model: ServedModel) -> bool:
+def is_row_wise(model: Served) -> bool:
     """Whether the flavour and everything in the model are known to be."""
     if model.platform not in _PLATFORMS:
         return False

@@ -6,6 +6,7 @@ Called by the loops of `loop.py`, which decide what runs when; knows neither soc
 from __future__ import annotations
 
 import os
+import sys
 import time
 import traceback
 from typing import Any, Callable, List, Optional, Tuple
@@ -13,13 +14,15 @@ from typing import Any, Callable, List, Optional, Tuple
 from ..protocol.codec import Body
 from ..protocol.errors import DeadlineExceeded, ModelError, ServingError
 from ..protocol.messages import ErrorReply, InferReply, InferRequest, Message
-from .batching import Batching, split, stack
-from .served import Call, ServedModel
+from .batching import Batching
+from .call import Answer, Call
+from .served import Served
+from .stacking import split, stack
 
 Reply = Tuple[Message, Body]
 
-#: Frames of these files say nothing about a model.
-_HERE = os.path.dirname(__file__)
+#: Frames of the files below this package's folder say nothing about a model.
+_OURS = os.path.join(sys.modules["modelhub.serving.workers"].__path__[0], "")
 
 
 class Held:
@@ -40,6 +43,11 @@ class Held:
         self.key: Any = None
 
     @property
+    def kind(self) -> str:
+        """Of a decoded one, that which it was found to be."""
+        return self.request.kind if self.call is None else self.call.kind
+
+    @property
     def deadline(self) -> float:
         """In seconds of CLOCK_MONOTONIC; 0: none. Of a decoded one, that of its own `timeout` if that is earlier."""
         return self.request.deadline if self.call is None else self.call.deadline
@@ -54,7 +62,7 @@ class Held:
 class Runner:
     """Runs requests of one model. Its methods may be called by several threads."""
 
-    def __init__(self, model: ServedModel, batching: Batching, concurrency: int = 1) -> None:
+    def __init__(self, model: Served, batching: Batching, concurrency: int = 1) -> None:
         self._model = model
         self._batching = batching
         self._concurrency = concurrency
@@ -68,7 +76,7 @@ class Runner:
                 raise DeadlineExceeded("the deadline of this request passed before the worker began it")
             held.call = self._model.decode(held.request, held.body)
         except Exception as error:
-            return self.failure(held.request, error)
+            return self.failure(held, error)
         held.size += sum([array.nbytes for array in held.call.inputs.values()])
         held.decode_ns = time.monotonic_ns() - start
         return None
@@ -85,7 +93,7 @@ class Runner:
             call = held.call
             if call is not None and call.deadline and now > call.deadline * 1e9:
                 late = DeadlineExceeded("the deadline of this request passed before the model ran it")
-                say(self.failure(held.request, late))
+                say(self.failure(held, late))
             elif call is not None:
                 ready.append((held, call))
         if len(ready) == 1:
@@ -96,12 +104,13 @@ class Runner:
             return [held for held, _ in ready]
         return []
 
-    def failure(self, request: InferRequest, error: Exception) -> Reply:
+    def failure(self, held: Held, error: Exception) -> Reply:
         """The answer to a request that failed, in the form of its dialect where that has one."""
+        request = held.request
         if isinstance(error, ServingError):
             if isinstance(error, ModelError):
                 _print_cause(error)
-            answer = self._model.failure(request, error)
+            answer = self._model.failure(held.kind, error)
             if answer is not None:
                 reply = _reply(request, answer)
                 reply.code = error.code
@@ -119,7 +128,7 @@ class Runner:
             result = self._model.predict(call)
             message, body = self._encoded(held, call, result, start, time.monotonic_ns(), 1)
         except Exception as error:
-            return self.failure(held.request, error)
+            return self.failure(held, error)
         if proof is not None:
             self._batching.prove(self._model, proof)
             message.credits = self._batching.credits(self._concurrency)
@@ -143,7 +152,7 @@ class Runner:
             try:
                 reply: Reply = self._encoded(held, call, part, start, predicted, len(ready))
             except Exception as error:
-                reply = self.failure(held.request, error)
+                reply = self.failure(held, error)
             say(reply)
         return True
 
@@ -162,7 +171,7 @@ class Runner:
         return reply, answer.body
 
 
-def _reply(request: InferRequest, answer: Any) -> InferReply:
+def _reply(request: InferRequest, answer: Answer) -> InferReply:
     return InferReply(
         id=request.id,
         status=answer.status,
@@ -177,6 +186,6 @@ def _print_cause(error: ModelError) -> None:
     """The model's own traceback, for the log only; from where its code begins."""
     cause = error.__cause__ or error
     begin = trace = cause.__traceback__
-    while begin is not None and os.path.dirname(begin.tb_frame.f_code.co_filename) == _HERE:
+    while begin is not None and begin.tb_frame.f_code.co_filename.startswith(_OURS):
         begin = begin.tb_next
     traceback.print_exception(type(cause), cause, begin or trace)

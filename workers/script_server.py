@@ -21,7 +21,7 @@ from typing import Any, Dict, Optional
 from ..protocol.errors import ConfigError, ServingError
 from ..protocol.messages import ForkedReply, ForkRequest
 from ..protocol.worker_spec import WorkerSpec
-from . import process, script
+from . import process, service_handover
 from .fork_server import MAX_MESSAGE, Ended, ForkServer
 from .services import ModelhubModelService
 
@@ -129,7 +129,7 @@ class ScriptServer(ForkServer):
             if start == "fork":
                 pid = self._fork(spec, log_fd)
             else:
-                spec.script = script.handover(self._services[spec.service_object])
+                spec.script = service_handover.handover(self._services[spec.service_object])
                 pid = self._spawn(spec, log_fd)
         except (OSError, ServingError) as error:
             message = error.message if isinstance(error, ServingError) else f"no new process could be started: {error}"

@@ -4,82 +4,54 @@
     predict   Call -> whatever the model returns
     encode    that -> Answer: bytes for the client, compressed if the client takes it
 
-A dialect (`Dialect`) is the pair decode / encode for one `kind` of request; V2 is the one here, others
-are added to `ServedModel.dialects` by their kind. All of them end in arrays by input name, so whoever
-batches needs to know none of them.
+A dialect (`Dialect`) is the pair decode / encode for one `kind` of request; whoever loads a model gives it those that
+it understands. All of them end in arrays by input name, so whoever batches needs to know none of them.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, Mapping, Optional, Protocol
 
-from ..protocol.errors import InvalidRequest, ModelError, NotSupported, ServingError
-from ..protocol.kinds import INFER
+from ..protocol.errors import NotSupported, ServingError
 from ..protocol.messages import InferRequest
 from ..protocol.signature import Signature, metadata_from_signature
-from ..protocol.v2 import (
-    BINARY_TYPE,
-    JSON_TYPE,
-    V2Request,
-    build_response,
-    check_content_type,
-    did_you_mean,
-    parse_request,
-)
+from .call import Answer, Body, Call, items_of, whole
 from .direct import direct_predict
+from .failures import failure_of
 from .field_inputs import FieldInputs, ModelInput
 from .images import ImageOptions
-from .inflate import MIN_COMPRESSED, choose_encoding, compress, inflate
-from .model_inputs import InputAdapter, schema_complaint
-from .model_outputs import ModelOutput, to_outputs
+from .inflate import inflate
+from .model_inputs import InputAdapter
 from .pdf import PdfOptions
-from .tensors import to_array, to_output
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Array = npt.NDArray[Any]
-
-Body = Union[bytes, bytearray, memoryview]
-
-#: A model's exception may quote its whole input: its text is cut here.
-MESSAGE_LIMIT = 2000
 
 
-@dataclass
-class Answer:
-    """What goes back to the client. `status` 0 means success; a service may set its own."""
+class Served(Protocol):
+    """What a worker's loop knows of the model, or of the service, that it serves."""
 
-    body: Body
-    content_type: str
-    content_encoding: str = ""
-    json_size: Optional[int] = None  # of the body before compression
-    status: int = 0
-    rows: int = 1
+    model: Any  # with pyfunc's `predict(data, params=…)`
+    signature: Signature
+    platform: str
+    versions: Dict[str, str]  # of libraries, for people
+    metadata: Dict[str, Any]  # V2 model metadata without name and versions
+    example: bytes  # the body of a request that it answers; b"" where none is known
+    wants_headers: bool
+    streams: bool
 
+    def decode(self, request: InferRequest, body: Body) -> Call:
+        """A request as it came to what is asked. Raises leaves of ServingError."""
 
-@dataclass
-class Call:
-    """One decoded request. Calls of one `group_key` can be predicted together."""
+    def predict(self, call: Call) -> Any:
+        """The result. Raises leaves of ServingError; the model's own exception is the cause of a ModelError."""
 
-    kind: str
-    inputs: Dict[str, Array]  # as the signature wants them; the first axis counts rows
-    params: Dict[str, Any]  # the model's own, of its params schema
-    request: Any  # what the dialect needs to answer; for V2 the parsed V2Request, without its tensors
-    accept_encoding: str = ""
-    deadline: float = 0.0  # CLOCK_MONOTONIC seconds, the earlier of the gateway's and the request's; 0: none
-    rows: int = 1
-    alone: bool = False
-    name: str = ""
-    version: str = ""
-    data: Any = None  # the argument of `predict` itself, where there are no `inputs`; such a call is alone
+    def stream(self, call: Call) -> Iterator[Any]:
+        """The result piece by piece; each piece is encoded like a result. Raises as `predict` does."""
 
-    def group_key(self) -> Tuple[Any, ...]:
-        """Equal for calls whose inputs can be stacked along axis 0 and predicted with the same params."""
-        arrays = [(name, array.dtype, array.shape[1:]) for name, array in self.inputs.items()]
-        return self.kind, tuple(arrays), repr(sorted(self.params.items())) if self.params else ""
+    def encode(self, call: Call, result: Any) -> Answer:
+        """The result to bytes for the client."""
+
+    def failure(self, kind: str, error: ServingError) -> Optional[Answer]:
+        """The answer to a request of this kind that failed; None where the gateway says it in its protocol's form."""
 
 
 class Dialect:
@@ -98,62 +70,9 @@ class Dialect:
         return None
 
 
-class V2Dialect(Dialect):
-    """The Open Inference Protocol, with binary tensors."""
-
-    def decode(self, model: ServedModel, request: InferRequest, body: Body) -> Call:
-        check_content_type(request.content_type, request.json_size, body)
-        return self.call(model, request, parse_request(body, request.json_size, model.metadata["inputs"]))
-
-    def call(self, model: ServedModel, request: InferRequest, parsed: V2Request) -> Call:
-        """What a parsed request asks of the model."""
-        params: Dict[str, Any] = {}
-        deadline = request.deadline
-        if parsed.parameters:
-            params = model.adapter.params(parsed.parameters)
-            deadline = deadline_of(request, parsed, model.adapter)
-        arrays = {each.name: to_array(each) for each in parsed.inputs}
-        inputs = model.adapter.conform(model.fields.opened(arrays, deadline))
-        parsed.inputs = []
-        return Call(
-            request.kind,
-            inputs,
-            params,
-            parsed,
-            request.accept_encoding,
-            deadline,
-            _rows(inputs),
-            request.alone,
-            model.name,
-            model.version,
-        )
-
-    def chosen(self, model: ServedModel, call: Call, result: Any) -> List[Tuple[ModelOutput, bool]]:
-        """The outputs that the request asks for, and whether as binary. Raises as `encode` does."""
-        parsed: V2Request = call.request
-        outputs = {each.name: each for each in to_outputs(result, model.signature.outputs)}
-        if parsed.outputs is None:
-            return [(each, parsed.wants_binary(None)) for each in outputs.values()]
-        for each in parsed.outputs:
-            if each.name not in outputs:
-                raise InvalidRequest(f"the model has no output {each.name!r}: {did_you_mean(each.name, outputs)}")
-        return [(outputs[each.name], parsed.wants_binary(each)) for each in parsed.outputs]
-
-    def encode(self, model: ServedModel, call: Call, result: Any) -> Answer:
-        parsed: V2Request = call.request
-        chosen = self.chosen(model, call, result)
-        body, json_size = build_response(
-            call.name,
-            [to_output(each.name, each.datatype, each.array, binary=binary) for each, binary in chosen],
-            model_version=call.version,
-            request_id=parsed.id,
-        )
-        return Answer(body, JSON_TYPE if json_size is None else BINARY_TYPE, "", json_size, 0, call.rows)
-
-
 @dataclass
 class ServedModel:
-    """What `loading.load` returns. `model` has pyfunc's `predict(data, params=…)`."""
+    """A model as `loading.py` makes it. `model` has pyfunc's `predict(data, params=…)`."""
 
     model: Any
     name: str
@@ -167,7 +86,7 @@ class ServedModel:
     streams: bool = False
     image: Optional[Dict[str, Any]] = None  # WorkerSpec's
     pdf: Optional[Dict[str, Any]] = None
-    dialects: Dict[str, Dialect] = field(default_factory=lambda: {INFER: V2Dialect()})
+    dialects: Mapping[str, Dialect] = field(default_factory=dict)  # by the kinds of requests that it understands
 
     def __post_init__(self) -> None:
         self.adapter = InputAdapter(self.signature)
@@ -182,10 +101,15 @@ class ServedModel:
         dialect = self._dialect(request.kind)
         return dialect.decode(self, request, inflate(body, request.content_encoding, self.max_inflated))
 
-    def call_of(self, request: InferRequest, found: ModelInput, params: Dict[str, Any], said: Any = None) -> Call:
-        """The call for what `fields.make` found; `params` and `said` (what its dialect answers with) as in `Call`."""
+    def call_of(
+        self, request: InferRequest, found: ModelInput, params: Dict[str, Any], said: Any = None, kind: str = ""
+    ) -> Call:
+        """The call for what `fields.make` found; `params` and `said` (what its dialect answers with) as in `Call`.
+
+        `kind`: of the call, where it is another than the request's.
+        """
         return Call(
-            request.kind,
+            kind or request.kind,
             found.inputs,
             params,
             said,
@@ -207,34 +131,33 @@ class ServedModel:
                 result = self._direct(data, call.params)
             else:
                 result = self.model.predict(data, params=call.params) if call.params else self.model.predict(data)
-            return list(result) if hasattr(result, "__next__") else result
+            return whole(result)
         except ServingError:
             raise
         except Exception as error:
-            complaint = schema_complaint(error)
-            if complaint:
-                raise InvalidRequest(f"the request does not fit the model's signature: {complaint}") from error
-            raise ModelError(f"{type(error).__name__}: {error}"[:MESSAGE_LIMIT]) from error
+            raise failure_of(error) from error
 
     def stream(self, call: Call) -> Iterator[Any]:
         """The model's result piece by piece; each piece is encoded like a result. Raises as `predict` does."""
-        from .streaming import model_items
-
-        return model_items(self, call)
+        data = self.adapter.assemble(call.inputs) if call.inputs else call.data
+        params = {"params": call.params} if call.params else {}
+        ask = self.model.predict_stream if self.streams else self.model.predict
+        try:
+            yield from items_of(ask(data, **params))
+        except ServingError:
+            raise
+        except Exception as error:
+            raise failure_of(error) from error
 
     def encode(self, call: Call, result: Any) -> Answer:
         """The model's result to bytes for the client."""
         answer = self._dialect(call.kind).encode(self, call, result)
-        if len(answer.body) >= MIN_COMPRESSED:
-            encoding = choose_encoding(call.accept_encoding)
-            if encoding:
-                answer.body = compress(answer.body, encoding)
-                answer.content_encoding = encoding
+        answer.compress(call.accept_encoding)
         return answer
 
-    def failure(self, request: InferRequest, error: ServingError) -> Optional[Answer]:
+    def failure(self, kind: str, error: ServingError) -> Optional[Answer]:
         """The answer to a request that failed, where its dialect has a form for that of its own."""
-        dialect = self.dialects.get(request.kind)
+        dialect = self.dialects.get(error.form or kind)
         return dialect.failure(error) if dialect else None
 
     def _dialect(self, kind: str) -> Dialect:
@@ -242,20 +165,3 @@ class ServedModel:
             return self.dialects[kind]
         except KeyError:
             raise NotSupported(f"requests of the kind {kind!r} are not supported by this model") from None
-
-
-def deadline_of(request: InferRequest, parsed: V2Request, adapter: InputAdapter) -> float:
-    """The earlier of the gateway's deadline and the request's `timeout` in microseconds from receipt."""
-    timeout = parsed.parameters.get("timeout", 0)
-    if adapter.owns_parameter("timeout"):
-        return request.deadline
-    if isinstance(timeout, bool) or not isinstance(timeout, int) or timeout < 0:
-        raise InvalidRequest("the parameter timeout must be a whole number of microseconds; 0 means none")
-    if not timeout:
-        return request.deadline
-    own = (request.received or time.monotonic()) + timeout / 1e6
-    return min(own, request.deadline) if request.deadline else own
-
-
-def _rows(inputs: Dict[str, Array]) -> int:
-    return max([len(array) for array in inputs.values() if array.ndim], default=1)

@@ -1,4 +1,4 @@
-"""A service as the worker's loop sees it: `decode`, `predict`, `encode`, like `served.ServedModel`.
+"""A service as the worker's loop sees it: `decode`, `predict`, `encode`, as `served.Served` says.
 
 A request whose kind the service leaves to the defaults goes straight to the model, as if there were no
 class (and can be batched); any other reaches `service.predict(request, headers)` with the request's fields.
@@ -9,34 +9,28 @@ from __future__ import annotations
 import inspect
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterator, List, Optional, Union
+from dataclasses import dataclass, field, replace
+from typing import Any, Callable, Dict, Iterator, Optional
 
-from ..protocol.errors import DeadlineExceeded, InvalidRequest, ModelError, ServingError
+from ..protocol.errors import DeadlineExceeded, InvalidRequest, ServingError
 from ..protocol.kinds import GENERATE, INFER, LEGACY, STREAM, STREAMS
 from ..protocol.messages import InferRequest
 from ..protocol.v2 import V2Request, load_json, parse_document, parse_request
 from ..protocol.worker_spec import WorkerSpec
-from .async_executor import AsyncExecutor
-from .dialects import params_of, v2_document
+from .async_executor import AsyncExecutor, result_of
+from .call import Answer, Body, Call, items_of, whole
+from .dialect_infer import v2_document
+from .dialect_v2 import deadline_of
+from .failures import model_error, schema_complaint
 from .generate import text_of
-from .images import ImageOptions, PixelBudget, open_image
-from .inflate import MIN_COMPRESSED, choose_encoding, compress, inflate
-from .kinds import V2, is_json, unify
+from .inflate import inflate
+from .kinds import is_json, unify
 from .legacy import is_legacy, legacy_answer
-from .model_inputs import schema_complaint
-from .pdf import PdfOptions, render
-from .served import MESSAGE_LIMIT, Answer, Call, ServedModel, deadline_of
+from .served import ServedModel
+from .service_defaults import INNER, served_by
 from .service_forms import FORMS, Asked, Form
-from .service_loading import served_by
-from .service_v2 import default_v2, v2_answer, v2_fields
+from .service_v2 import v2_answer, v2_fields
 from .services import HANDLERS, ModelhubModelService, overrides
-from .streaming import items_of
-
-Body = Union[bytes, bytearray, memoryview]
-
-#: Where a service keeps its model with the default ways in and out.
-INNER = "_defaults"
 
 
 @dataclass
@@ -48,14 +42,16 @@ class ServiceCall(Call):
     asked: Optional[Asked] = None  # of another dialect's body
 
 
-class ServiceAdapter(ServedModel):
+class ServiceAdapter:
     """Serves one service, loaded before."""
 
     def __init__(self, service: ModelhubModelService, inner: ServedModel) -> None:
         """`inner`: the service's model with its default ways in and out."""
-        self.__dict__.update(inner.__dict__)
         self.service = service
         self.inner = inner
+        self.model, self.name, self.version = inner.model, inner.name, inner.version
+        self.signature, self.platform, self.metadata = inner.signature, inner.platform, inner.metadata
+        self.versions = inner.versions
         self.wants_headers = True
         self._own_stream = callable(getattr(service, "predict_stream", None))
         self.streams = inner.streams or self._own_stream
@@ -73,24 +69,35 @@ class ServiceAdapter(ServedModel):
         if not known or (self._plain and not self._narrow() and not own_stream):
             return self.inner.decode(request, body)
         inflated = inflate(body, request.content_encoding, self.inner.max_inflated)
-        plain = InferRequest(**{**request.__dict__, "content_encoding": ""})
+        plain = replace(request, content_encoding="")
         if form is not None:
             return self._decode_form(form, plain, inflated, own_stream)
         if request.json_size is not None:
-            parsed = parse_request(inflated, request.json_size, self.metadata["inputs"])
-            if not (own_stream or self._own("predict_raw")):
-                return self.inner.decode(plain, inflated)
-            return self._call(request, v2_fields(parsed), parsed)
+            return self._decode_binary(plain, inflated, own_stream)
         document = self._document(plain, inflated)
-        is_v2 = document is not None and document.get("inputs") is not None
-        if not is_v2:
-            request.kind = LEGACY
-        fields = unify(plain, inflated, document, text_columns=self.inner.fields.text_columns).fields
+        if document is not None and document.get("inputs") is not None:
+            return self._decode_fields(plain, inflated, document, own_stream, request.kind)
+        try:
+            return self._decode_fields(plain, inflated, document, own_stream, LEGACY)
+        except ServingError as error:
+            error.form = LEGACY
+            raise
+
+    def _decode_binary(self, request: InferRequest, body: Body, own_stream: bool) -> Call:
+        """A V2 request with binary tensors."""
+        parsed = parse_request(body, request.json_size, self.metadata["inputs"])
+        if not (own_stream or self._own("predict_raw")):
+            return self.inner.decode(request, body)
+        return self._call(request, v2_fields(parsed), parsed)
+
+    def _decode_fields(self, request: InferRequest, body: Body, document: Any, own_stream: bool, kind: str) -> Call:
+        """Any other request to `infer`: of ModelHub's own form (`kind` is LEGACY then), or V2."""
+        fields = unify(request, body, document, text_columns=self.inner.fields.text_columns).fields
         self.service.name_upload(fields)
         everything = own_stream or overrides(self.service, "predict")
         if not everything and not self._own(self.service.handler_of(fields)):
-            return self.inner.decode(plain, inflated)
-        return self._call(request, fields, parse_document(document) if is_v2 else None)
+            return self.inner.decode(request, body)
+        return self._call(request, fields, None if kind == LEGACY else parse_document(document), kind)
 
     def _decode_form(self, form: Form, request: InferRequest, body: Body, own_stream: bool) -> Call:
         """A body of another dialect, for the service's own methods or for the model."""
@@ -124,14 +131,16 @@ class ServiceAdapter(ServedModel):
         """Does the service refuse some kinds, or know better what an upload is?"""
         return self.service.kinds != ModelhubModelService.kinds
 
-    def _call(self, request: InferRequest, fields: Dict[str, Any], parsed: Optional[V2Request]) -> ServiceCall:
+    def _call(
+        self, request: InferRequest, fields: Dict[str, Any], parsed: Optional[V2Request], kind: str = ""
+    ) -> ServiceCall:
         return ServiceCall(
-            request.kind,
+            kind or request.kind,
             {},
             {},
             parsed,
             accept_encoding=request.accept_encoding,
-            deadline=request.deadline if parsed is None else deadline_of(request, parsed, self.adapter),
+            deadline=request.deadline if parsed is None else deadline_of(request, parsed, self.inner.adapter),
             alone=True,
             name=self.name,
             version=self.version,
@@ -139,9 +148,9 @@ class ServiceAdapter(ServedModel):
             headers=request.headers,
         )
 
-    def failure(self, request: InferRequest, error: ServingError) -> Optional[Answer]:
+    def failure(self, kind: str, error: ServingError) -> Optional[Answer]:
         """The answer to a request that failed, where its form has one of its own."""
-        return self.inner.failure(request, error)
+        return self.inner.failure(kind, error)
 
     # ---- predict ------------------------------------------------------------------------------
 
@@ -152,9 +161,9 @@ class ServiceAdapter(ServedModel):
     def _ask(self, call: ServiceCall) -> Any:
         with _as_model_errors(call.deadline):
             if call.asked is not None and call.asked.each:
-                return [_whole(self._result(self._predict, call, fields)) for fields in call.asked.requests]
+                return [whole(self._result(self._predict, call, fields)) for fields in call.asked.requests]
             if call.kind != GENERATE:
-                return _whole(self._result(self._predict, call, call.fields))
+                return whole(self._result(self._predict, call, call.fields))
             method = self._stream_method() if self._joins_stream(GENERATE) else self._predict
             result = self._result(method, call, call.fields)
             return "".join(map(text_of, result)) if hasattr(result, "__next__") else result
@@ -164,7 +173,7 @@ class ServiceAdapter(ServedModel):
         given = (fields, call.headers) if _takes_headers(method) else (fields,)
         result = method(*given)
         if inspect.isawaitable(result):
-            result = AsyncExecutor.run_async(_awaited, result, timeout=_seconds_left(call.deadline))
+            result = result_of(result, _seconds_left(call.deadline))
         return AsyncExecutor.iterate(result) if hasattr(result, "__aiter__") else result
 
     def stream(self, call: Call) -> Iterator[Any]:
@@ -192,11 +201,7 @@ class ServiceAdapter(ServedModel):
             answer = v2_answer(self.inner, call, result)
         else:
             answer = legacy_answer(result)
-        if len(answer.body) >= MIN_COMPRESSED:
-            encoding = choose_encoding(call.accept_encoding)
-            if encoding:
-                answer.body = compress(answer.body, encoding)
-                answer.content_encoding = encoding
+        answer.compress(call.accept_encoding)
         return answer
 
 
@@ -205,37 +210,6 @@ def adapt(service: ModelhubModelService, spec: WorkerSpec) -> ServiceAdapter:
     inner = served_by(service, spec)
     service.__dict__[INNER] = inner
     return ServiceAdapter(service, inner)
-
-
-def inner_of(service: ModelhubModelService) -> ServedModel:
-    """What `adapt` has set; made here in a process that serves nothing (a test, a notebook)."""
-    found: Optional[ServedModel] = service.__dict__.get(INNER)
-    if found is None:
-        found = service.__dict__[INNER] = served_by(service, None)
-    return found
-
-
-def default_answer(service: ModelhubModelService, kind: str, request: Dict[str, Any]) -> Any:
-    """What the model itself answers to a request's fields: the methods that a service does not override."""
-    inner = inner_of(service)
-    if kind == V2:
-        return default_v2(inner, request)
-    found = inner.fields.make(kind, request)
-    params = inner.adapter.params(params_of(request))
-    return {"statusCode": 200, "data": inner.predict(Call(kind, found.inputs, params, None, data=found.data))}
-
-
-def images_of(service: ModelhubModelService, request: Dict[str, Any]) -> List[Any]:
-    """Every image of a request as PIL images; see ImageModelService.images_of."""
-    inner = inner_of(service)
-    options = ImageOptions.from_spec(inner.image)
-    budget = PixelBudget(options)
-    files = [request["image"]] if "image" in request else []
-    found = [open_image(each, budget) for each in [*files, *request.get("images", ())]]
-    for name in ("pdf_file", "byte_stream"):
-        if name in request:
-            found.extend(render(request[name], PdfOptions.from_spec(inner.pdf), budget))
-    return found
 
 
 @contextmanager
@@ -248,16 +222,7 @@ def _as_model_errors(deadline: float) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, TimeoutError) and deadline and time.monotonic() >= deadline:
             raise DeadlineExceeded("the deadline of this request passed while the service ran it") from None
-        text = schema_complaint(error) or str(error)  # MLflow's own text quotes the client's data
-        raise ModelError(f"{type(error).__name__}: {text}"[:MESSAGE_LIMIT]) from error
-
-
-def _whole(result: Any) -> Any:
-    return list(result) if hasattr(result, "__next__") else result
-
-
-async def _awaited(awaitable: Any) -> Any:
-    return await awaitable
+        raise model_error(error, schema_complaint(error)) from error  # MLflow's own text quotes the client's data
 
 
 def _seconds_left(deadline: float) -> Optional[float]:

@@ -18,11 +18,13 @@ from ..protocol.kinds import GENERATE, GENERATE_STREAM, INVOCATIONS, V1
 from ..protocol.messages import InferRequest
 from ..protocol.mlflow_codes import error_code
 from ..protocol.v2 import JSON_TYPE
+from .call import Answer, Body, Call
 from .generate import generate_answer, read_generate
 from .kinds import TABULAR
 from .kserve_v1 import fields_of, files_of, read_instances
-from .legacy import checked_status, dumps, is_legacy, records
-from .served import Answer, Body, Call, ServedModel
+from .legacy import checked_status, is_legacy
+from .plain import dumps, is_frame, records
+from .served import ServedModel
 from .services import ModelhubModelService, overrides
 
 Fields = Dict[str, Any]
@@ -153,7 +155,7 @@ def _cell(row: Any) -> Any:
 
 def _fields_of_data(data: Any) -> Fields:
     """What MLflow made of a body - a DataFrame, an array, arrays by name, values - as fields."""
-    if hasattr(data, "iloc") and hasattr(data, "columns"):
+    if is_frame(data):
         return {"data": records(data)}
     if isinstance(data, dict):
         columns = {str(name): _listed(values) for name, values in data.items()}
@@ -178,7 +180,7 @@ def _only(result: Any) -> Any:
 
 def _rows(result: Any, count: int) -> List[Any]:
     """A result as one prediction per row, where it has as many; else as the only one."""
-    if hasattr(result, "iloc") and hasattr(result, "columns"):
+    if is_frame(result):
         result = records(result)
     found = list(_listed(result)) if isinstance(result, (list, tuple)) or _is_array(result) else None
     return found if found is not None and (len(found) == count or count != 1) else [result]

@@ -16,8 +16,10 @@ from ..protocol.datatypes import DATATYPES
 from ..protocol.kinds import INFER
 from ..protocol.messages import InferRequest
 from ..protocol.v2 import BINARY_TYPE, JSON_TYPE, InferInput, V2Request, parse_document
-from .legacy import dumps
-from .served import Answer, Body, Call, ServedModel, V2Dialect
+from .call import Answer, Body, Call
+from .dialect_v2 import V2Dialect
+from .plain import dumps
+from .served import ServedModel
 from .tensors import to_array, to_output
 
 

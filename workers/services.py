@@ -18,6 +18,8 @@ from typing import Any, Callable, ClassVar, Dict, FrozenSet, List, Mapping, Opti
 
 from ..protocol.errors import InvalidRequest, NotReady, NotSupported
 from .kinds import IMAGE, IMAGES, PDF, RAW, TABULAR, TEXT, V2, kind_of
+from .service_defaults import INNER, default_answer, images_of, load_service
+from .service_rerun import rerunning
 
 #: Kind of a request -> the method that answers it.
 HANDLERS: Dict[str, str] = {
@@ -72,8 +74,6 @@ class ModelhubModelService:
 
         Raises NotFound, NotReady, ConfigError or LoadError, or what the model's own code raises.
         """
-        from .service_loading import load_service
-
         load_service(self)
         return self.ready
 
@@ -133,8 +133,6 @@ class ModelhubModelService:
 
     def _by_default(self, kind: str, request: Request) -> Any:
         """What the model says to this request, converted to what its signature wants."""
-        from .service_adapter import default_answer
-
         if self.loaded_model is None:
             raise NotSupported(
                 f"model {self.name} has no model for requests of the kind {kind}: its service loads none"
@@ -157,9 +155,7 @@ def _marking_ready(load: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(load)
     def marked(self: ModelhubModelService, *args: Any, **kwargs: Any) -> Any:
-        from . import script
-
-        if script.rerunning():
+        if rerunning():
             return False  # only the script's definitions count then
         before = dict(self.__dict__)
         result = load(self, *args, **kwargs)
@@ -180,7 +176,7 @@ _MADE = "_made_by_load"
 _NOTHING: Any = object()
 #: What a load finds out is of use to the next one.
 _KEPT = frozenset({"model_path", "version", _MADE})
-_OF_THIS_PROCESS = frozenset({"_defaults", _MADE})
+_OF_THIS_PROCESS = frozenset({INNER, _MADE})
 
 
 _UPLOADS: Dict[str, str] = {IMAGE: "image", PDF: "pdf_file"}
@@ -194,8 +190,6 @@ class ImageModelService(ModelhubModelService):
 
     def images_of(self, request: Request) -> List[Any]:
         """Every image of the request as a PIL image: of `image`, `images`, and each page of a PDF."""
-        from .service_adapter import images_of
-
         return images_of(self, request)
 
 

@@ -8,14 +8,14 @@ in the place of a batch; the worker stops when the client goes (`cancelled`) or 
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Iterable, Iterator, Optional
+from typing import Callable, Optional
 
-from ..protocol.errors import Cancelled, DeadlineExceeded, InvalidRequest, ModelError, ServingError
+from ..protocol.errors import Cancelled, DeadlineExceeded, ServingError
 from ..protocol.kinds import STREAMS
 from ..protocol.messages import ChunkReply, InferReply
-from .model_inputs import schema_complaint
+from .call import Answer
 from .runner import Held, Reply, Runner
-from .served import MESSAGE_LIMIT, Answer, Call, ServedModel
+from .served import Served
 
 
 def is_stream(held: Held) -> bool:
@@ -24,7 +24,7 @@ def is_stream(held: Held) -> bool:
 
 
 def run_stream(
-    model: ServedModel, runner: Runner, held: Held, emit: Callable[[Reply], None], cancelled: Callable[[], bool]
+    model: Served, runner: Runner, held: Held, emit: Callable[[Reply], None], cancelled: Callable[[], bool]
 ) -> Reply:
     """Answer with chunks through `emit`; returns what ends the stream, an InferReply without a body or an error. Where
     the first item says a `statusCode` of 400 or more, the InferReply is all there is, and has that item as its body.
@@ -35,7 +35,7 @@ def run_stream(
     request.accept_encoding = ""  # events are text
     failed = runner.decode(held)
     if failed is not None or held.call is None:
-        return failed or runner.failure(request, ServingError("the request could not be decoded"))
+        return failed or runner.failure(held, ServingError("the request could not be decoded"))
     call, start = held.call, time.monotonic_ns()
     chunks = 0
     refusal: Optional[Answer] = None
@@ -58,7 +58,7 @@ def run_stream(
             if close is not None:
                 close()
     except Exception as error:
-        return runner.failure(request, error)
+        return runner.failure(held, error)
     runner.served += 1
     reply = InferReply(id=request.id, decode_ns=held.decode_ns, rows=call.rows)
     reply.wait_ns = max(start - held.arrived - held.decode_ns, 0)
@@ -67,24 +67,3 @@ def run_stream(
         return reply, b""
     reply.status, reply.content_type = refusal.status, refusal.content_type
     return reply, refusal.body
-
-
-def model_items(model: ServedModel, call: Call) -> Iterator[Any]:
-    """What a model yields for a call. Raises ModelError and InvalidRequest while it is iterated."""
-    data = model.adapter.assemble(call.inputs) if call.inputs else call.data
-    params = {"params": call.params} if call.params else {}
-    ask = model.model.predict_stream if model.streams else model.model.predict
-    try:
-        yield from items_of(ask(data, **params))
-    except ServingError:
-        raise
-    except Exception as error:
-        complaint = schema_complaint(error)
-        if complaint:
-            raise InvalidRequest(f"the request does not fit the model's signature: {complaint}") from error
-        raise ModelError(f"{type(error).__name__}: {error}"[:MESSAGE_LIMIT]) from error
-
-
-def items_of(result: Any) -> Iterable[Any]:
-    """A generator's items as they come; anything else is one item."""
-    return result if hasattr(result, "__next__") else (result,)

@@ -34,7 +34,7 @@ from modelhub.serving.protocol.worker_spec import WorkerSpec
 from modelhub.serving.workers.batching import Batching
 from modelhub.serving.workers.groups import collect, load_all
 from modelhub.serving.workers.runner import Held, Runner
-from modelhub.serving.workers.service_loading import find_service
+from modelhub.serving.workers.service_find import find_service
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 
@@ -204,7 +204,7 @@ def test_exceptions_are_errors_in_the_requests_own_form() -> None:
     call = adapter.decode(request, b'{"text": "x"}')
     with pytest.raises(ModelError, match="RuntimeError: it broke") as raised:
         adapter.predict(call)
-    answer = adapter.failure(request, raised.value)
+    answer = adapter.failure(call.kind, raised.value)
     assert answer is not None
     assert (answer.status, json.loads(bytes(answer.body))["statusCode"]) == (500, 500)
 

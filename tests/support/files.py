@@ -13,8 +13,9 @@ from PIL import Image
 from modelhub.serving.protocol.errors import ServingError
 from modelhub.serving.protocol.messages import InferRequest
 from modelhub.serving.protocol.signature import Signature, signature_from_mlmodel
-from modelhub.serving.workers.dialects import add_dialects
-from modelhub.serving.workers.served import Answer, ServedModel
+from modelhub.serving.workers.call import Answer, Call
+from modelhub.serving.workers.dialects import DIALECTS
+from modelhub.serving.workers.served import ServedModel
 
 A4 = (595, 842)
 
@@ -112,20 +113,19 @@ def keeping(*inputs: dict[str, Any], answer: Any = 1, **options: Any) -> tuple[S
     """A served model with this signature, and the keeper behind it. `options`: image, pdf of its entry."""
     model = Keeper(answer)
     signature = signature_from_mlmodel({"signature": {"inputs": json.dumps(inputs)}}) if inputs else None
-    served = ServedModel(model, "kept", "1", signature or Signature(), **options)
-    add_dialects(served)
-    return served, model
+    return ServedModel(model, "kept", "1", signature or Signature(), dialects=DIALECTS, **options), model
 
 
 def send(model: ServedModel, body: Any, content_type: str = "application/json", **header: Any) -> tuple[int, Any]:
     """The status and the document that a client gets, as the worker's loop answers it."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = InferRequest(id=1, content_type=content_type, **header)
+    call: Call | None = None
     try:
         call = model.decode(request, raw)
         answer: Answer | None = model.encode(call, model.predict(call))
     except ServingError as error:
-        answer = model.failure(request, error)
+        answer = model.failure(call.kind if call else request.kind, error)
         if answer is None:
             return 0, {"code": error.code, "error": error.message}
     assert answer is not None

@@ -8,7 +8,8 @@ import numpy as np
 from v2_client import Tensor, parse, request
 
 from modelhub.serving.protocol.messages import InferRequest
-from modelhub.serving.workers.served import Answer, ServedModel
+from modelhub.serving.workers.call import Answer
+from modelhub.serving.workers.served import ServedModel
 
 
 def ask(model: ServedModel, body: bytes, json_size: int | None = None, **header: Any) -> Answer:

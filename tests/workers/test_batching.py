@@ -26,6 +26,7 @@ from modelhub.serving.protocol.messages import (
 )
 from modelhub.serving.protocol.signature import Field, Param, Signature
 from modelhub.serving.workers.batching import MAX_BYTES, Batching
+from modelhub.serving.workers.dialects import DIALECTS
 from modelhub.serving.workers.patience import Patience
 from modelhub.serving.workers.served import ServedModel
 
@@ -56,7 +57,7 @@ class Doubles:
 
 
 def made(model: Any, signature: Signature = SIGNATURE) -> ServedModel:
-    return ServedModel(model, "own", "1", signature)
+    return ServedModel(model, "own", "1", signature, dialects=DIALECTS)
 
 
 def body(*values: float, **members: Any) -> bytes:

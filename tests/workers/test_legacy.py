@@ -22,7 +22,8 @@ from PIL import Image
 from modelhub.serving.protocol.errors import BY_CODE, InvalidRequest, ModelError
 from modelhub.serving.protocol.messages import InferRequest
 from modelhub.serving.protocol.statuses import STATUSES
-from modelhub.serving.workers.legacy import dumps, legacy_answer, legacy_failure
+from modelhub.serving.workers.legacy import legacy_answer, legacy_failure
+from modelhub.serving.workers.plain import dumps
 from modelhub.serving.workers.served import ServedModel
 
 IRIS = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
@@ -286,11 +287,16 @@ def test_an_override_takes_legacy_out_of_an_ambiguous_body() -> None:
     assert kept.got == "x"
 
 
-def test_the_kind_of_a_request_is_rewritten_for_its_failure() -> None:
+def test_the_kind_of_a_request_is_found_and_not_changed() -> None:
+    model, _ = keeping()
     request = InferRequest(id=1, content_type="application/json")
-    with pytest.raises(InvalidRequest):
-        keeping()[0].decode(request, b'{"text": 1}')
-    assert request.kind == "legacy"
+    assert model.decode(request, b'{"text": "x"}').kind == "legacy"
+    with pytest.raises(InvalidRequest) as raised:
+        model.decode(request, b'{"text": 1}')
+    assert request.kind == "infer"
+    answer = model.failure(request.kind, raised.value)
+    assert answer is not None
+    assert answer.status == 400
 
 
 def test_every_code_has_a_status() -> None:

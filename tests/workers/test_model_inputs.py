@@ -12,7 +12,7 @@ from served_calls import ask, columns, outputs, tensors
 from v2_client import binary_request, parse, tensor
 
 from modelhub.serving.protocol.errors import InvalidRequest
-from modelhub.serving.workers.model_inputs import schema_complaint
+from modelhub.serving.workers.failures import schema_complaint
 from modelhub.serving.workers.served import ServedModel
 
 Save = Callable[..., ServedModel]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelhub.serving.workers.batching import split, stack
-from modelhub.serving.workers.served import Call
+from modelhub.serving.workers.call import Call
+from modelhub.serving.workers.stacking import split, stack
 
 
 @given(st.lists(st.lists(st.floats(allow_nan=False), min_size=1, max_size=5), min_size=1, max_size=6))

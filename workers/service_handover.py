@@ -15,25 +15,13 @@ from importlib.machinery import SourceFileLoader
 from typing import Any, Dict
 
 from ..protocol.errors import ConfigError, LoadError
+from .service_rerun import once_more
 from .services import ModelhubModelService
 
 #: The services of this process's script, by name.
 TABLE: Dict[str, ModelhubModelService] = {}
 
 MAIN = "__mp_main__"
-
-
-class StartReached(BaseException):
-    """ModelServer.start() was called while the script runs once more: it has said what it has to say."""
-
-
-class _Rerun:
-    active = False
-
-
-def rerunning() -> bool:
-    """Is the script being run once more, only for its definitions? Nothing is loaded or started then."""
-    return _Rerun.active
 
 
 def handover(service: ModelhubModelService) -> Dict[str, Any]:
@@ -77,10 +65,5 @@ def _run(file: str, package: str) -> None:
     module = importlib.util.module_from_spec(spec)
     module.__package__ = package or None
     sys.modules[MAIN] = sys.modules["__main__"] = module
-    _Rerun.active = True
-    try:
+    with once_more():
         spec.loader.exec_module(module)
-    except StartReached:
-        return
-    finally:
-        _Rerun.active = False
