@@ -25,7 +25,7 @@ from .registry import Registry
 from .resources import Resources
 from .timeouts import timeout
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("modelhub.catalog")
 
 #: Seconds until a new version that found no room in its group is tried again.
 ROLL_RETRY = 10.0

@@ -19,7 +19,7 @@ from ..protocol.codec import Body, decode, encode
 from ..protocol.errors import WireError
 from ..protocol.messages import ErrorReply, InferRequest, Message
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("modelhub.workers")
 
 #: Bodies above this many bytes are borrowed by ZeroMQ; below it a copy is cheaper.
 BORROW_ABOVE = 65536

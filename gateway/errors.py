@@ -20,7 +20,7 @@ from multidict import istr
 from ..protocol.errors import ServingError
 from ..protocol.statuses import CLIENT_GONE, statuses
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("modelhub.http")
 
 JSON = "application/json"  # exactly: a charset makes some clients drop the body
 X_REQUEST_ID = istr("X-Request-Id")

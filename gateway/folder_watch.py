@@ -12,7 +12,7 @@ import logging
 from ..config.folders import Stamp, scan
 from .catalog import Catalog
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("modelhub.catalog")
 
 #: Seconds between two looks.
 INTERVAL = 2.0

@@ -15,7 +15,7 @@ from ..protocol.errors import ServingError
 from .catalog import Catalog, Slot
 from .fetch import Fetcher
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("modelhub.catalog")
 
 #: Seconds until the next look after one that failed.
 RETRY = 5.0

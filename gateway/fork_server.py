@@ -36,7 +36,7 @@ from .timeouts import timeout
 from .worker_env import worker_environment
 from .worker_output import OutputReader
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("modelhub.workers")
 output_log = logging.getLogger("modelhub.output")
 
 #: By the package's own path, links not resolved: in a checkout its folders are links.

@@ -26,7 +26,7 @@ from .timeouts import timeout
 if TYPE_CHECKING:
     from .model import ModelVersion
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("modelhub.models")
 
 #: Seconds that a load waits for a busy model to become idle before it is refused.
 ADMISSION_WAIT = 20.0

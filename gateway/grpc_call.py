@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .metrics import Metrics
     from .model import ModelVersion
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("modelhub.grpc")
 
 #: Messages of more bytes than this are parsed, converted and made in a thread.
 LARGE = 256 << 10

@@ -22,7 +22,7 @@ from .metrics import Metrics
 from .registry import Registry
 from .routes_control import Control
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("modelhub.server")
 
 
 @asynccontextmanager

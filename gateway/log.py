@@ -2,7 +2,8 @@
 
 Fields of an event are given as `extra`: `log.info("…", extra={"model": "iris", "version": "3"})`. The field
 `source` says which process's words these are (what a worker printed); without it they are the gateway's own.
-Payloads and secrets are never logged.
+Payloads and secrets are never logged. Loggers have names of their own, which users filter by (docs/operations.md lists
+them), not those of the modules that they are in.
 """
 
 from __future__ import annotations
@@ -48,17 +49,13 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     return {name: value for name, value in vars(record).items() if name not in _ORDINARY}
 
 
-def _where(record: logging.LogRecord) -> str:
-    return record.name.removeprefix("modelhub.serving.")
-
-
 def _one_line(text: str) -> str:
     """Control characters shown, not obeyed: a name in a request must not write lines of its own."""
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 class _Text(logging.Formatter):
-    """`12:03:04.123 INFO    gateway.model  message  key=value`; a worker's words stand behind its label alone.
+    """`12:03:04.123 INFO    modelhub.models  message  key=value`; a worker's words stand behind its label alone.
 
     A model that the message begins with (`wine/3 …`) is not said again.
     """
@@ -71,7 +68,7 @@ class _Text(logging.Formatter):
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         source = getattr(record, "source", None)
         level = self._paint(f"{record.levelname:<7}", _COLOURS.get(record.levelname, "0"))
-        where = self._paint(f"[{source}]" if source else _where(record), _DIM)
+        where = self._paint(f"[{source}]" if source else record.name, _DIM)
         message = record.getMessage()
         fields = {} if source else _fields(record)
         if "version" in fields and message.startswith(f"{fields.get('model')}/{fields['version']}"):
@@ -100,7 +97,7 @@ class _Json(logging.Formatter):
         event: dict[str, Any] = {
             "time": f"{clock}.{int(record.msecs):03}Z",
             "level": record.levelname.lower(),
-            "logger": _where(record),
+            "logger": record.name,
         }
         source = getattr(record, "source", None)
         if source:

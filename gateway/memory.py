@@ -9,15 +9,12 @@ full, so before that the worker that has grown most since it became ready is kil
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-
-log = logging.getLogger(__name__)
 
 INTERVAL = 1.0  # seconds
 REFRESH = 30.0  # seconds after which the exact sizes are read again even if nothing seems to have changed

@@ -13,7 +13,7 @@ import os
 import tempfile
 from pathlib import Path
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("modelhub.models")
 
 #: Artifacts remembered at most; the one not seen for longest is forgotten.
 MAX_ENTRIES = 20_000

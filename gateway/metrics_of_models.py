@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("modelhub.metrics")
 
 #: Series of one worker that are passed on at most.
 MAX_SERIES = 1000

@@ -25,7 +25,7 @@ from .replica import Replica, ReplicaPlan
 from .resources import Resources
 from .timeouts import timeout
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("modelhub.models")
 
 #: A failed version is tried again after this many seconds, doubling to the second figure.
 RETRY_FIRST, RETRY_MAX = 10.0, 600.0

@@ -13,7 +13,7 @@ import time
 
 from ..workers import process
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("modelhub.workers")
 
 #: Seconds between two looks, and for which a zombie is left to whoever may wait for it.
 INTERVAL = 5.0

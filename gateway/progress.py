@@ -16,7 +16,7 @@ from .memory import human
 if TYPE_CHECKING:
     from rich.live import Live
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("gateway.progress")
 
 #: Seconds between two lines about one download where nobody watches.
 LOG_EVERY = 10.0

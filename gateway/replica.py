@@ -43,7 +43,7 @@ from .restarts import RestartPolicy
 from .worker_env import worker_environment
 from .worker_output import OutputReader
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("modelhub.workers")
 
 #: Seconds that a predict may run past the entry's timeout before its worker is killed.
 KILL_GRACE = 1.0

@@ -27,7 +27,7 @@ from .errors import GIVEN_ID, request_id
 if TYPE_CHECKING:
     from .model import ModelVersion
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("modelhub.requests")
 
 #: Who asked: an HTTP request, or what is known of a gRPC call.
 Asker = Union[web.BaseRequest, "Caller"]

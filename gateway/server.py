@@ -44,7 +44,7 @@ from .routes_control import Control
 from .runtime import make_runtime_dir, remove_runtime_dir
 from .script_services import Script
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("modelhub.server")
 
 #: What a compressed body may become, in multiples of the largest body: more is a bomb.
 INFLATE_FACTOR = 4

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .model import ModelVersion
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("modelhub.models")
 
 #: Seconds,
 WINDOW = 60.0

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .model import ModelVersion
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("modelhub.tracing")
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 

@@ -54,7 +54,9 @@ def spans() -> Iterator[InMemorySpanExporter]:
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    return [vars(record) | {"text": record.getMessage()} for record in caplog.records if "request_log" in record.name]
+    return [
+        vars(record) | {"text": record.getMessage()} for record in caplog.records if record.name == "modelhub.requests"
+    ]
 
 
 async def test_an_error_is_logged_with_an_id_that_the_client_gets(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,17 +1,24 @@
-"""The log's two forms: lines for people, objects for machines."""
+"""The log's two forms, lines for people and objects for machines; and the names in it."""
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from modelhub.serving.gateway.log import configure
 
-log = logging.getLogger("modelhub.serving.gateway.model")
+log = logging.getLogger("modelhub.models")
+
+ROOT = Path(__file__).parents[2]
+#: Loggers of others, which we quieten.
+FOREIGN = {"asyncio", "mlflow"}
 
 
 class Terminal(io.StringIO):
@@ -39,7 +46,7 @@ def test_json_lines() -> None:
     assert event.pop("time").endswith("Z")
     assert event == {
         "level": "info",
-        "logger": "gateway.model",
+        "logger": "modelhub.models",
         "message": "iris/3 is ready",
         "model": "iris",
         "status": 200,
@@ -73,7 +80,7 @@ def test_text_for_people() -> None:
     log.warning("the queue is full", extra={"model": "iris"})
     log.info("step 1 of 3", extra={"source": "iris/3"})
     first, second = stream.getvalue().splitlines()
-    assert first.split()[1:] == ["WARNING", "gateway.model", "the", "queue", "is", "full", "model=iris"]
+    assert first.split()[1:] == ["WARNING", "modelhub.models", "the", "queue", "is", "full", "model=iris"]
     assert second.split()[1:] == ["INFO", "[iris/3]", "step", "1", "of", "3"]
 
 
@@ -84,7 +91,7 @@ def test_a_model_is_named_once_in_a_line_for_people() -> None:
     log.info("iris/3 is ready", extra=fields)
     log.info("step 1", extra={**fields, "source": "iris/3#1"})
     first, second = stream.getvalue().splitlines()
-    assert first.endswith("gateway.model iris/3 is ready")
+    assert first.endswith("modelhub.models iris/3 is ready")
     assert second.endswith("[iris/3#1] step 1")
 
 
@@ -119,3 +126,22 @@ def test_configuring_again_replaces() -> None:
     log.info("not at all")
     assert first.getvalue() == ""
     assert len(second.getvalue().splitlines()) == 1
+
+
+def made() -> set[str]:
+    """The names that the source gives to loggers, as it is written there."""
+    names = set()
+    for folder in ("src", "config", "gateway", "protocol", "workers"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                called = isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "getLogger"
+                if called and node.args:
+                    names.add(ast.unparse(node.args[0]))
+    return names
+
+
+def test_the_names_of_loggers_are_those_of_the_documentation() -> None:
+    text = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Logs\n")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| `([\w.]+)` \|", section, re.MULTILINE)
+    assert sorted(made()) == sorted(repr(name) for name in {*listed, *FOREIGN})

@@ -17,7 +17,9 @@ SECRET = "the-payload"
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    return [vars(record) | {"text": record.getMessage()} for record in caplog.records if "request_log" in record.name]
+    return [
+        vars(record) | {"text": record.getMessage()} for record in caplog.records if record.name == "modelhub.requests"
+    ]
 
 
 async def raising(request: InferRequest, body: Any) -> tuple[InferReply, Any]:
