@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 from blockbuster import blockbuster_ctx
-from gateway_process import Gateway
 from hypothesis import settings
-from mlflow_process import MlflowProcess
-from model_store import fixture_models
-from processes import adopt_orphans, descendants, describe, survivors
+
+from support.gateway_process import Gateway
+from support.mlflow_process import MlflowProcess
+from support.model_store import fixture_models
+from support.processes import adopt_orphans, descendants, describe, survivors
 
 SHARED = ("iris", "digits", "sentiment", "params", "identity", "pair", "datatypes", "echo")
 

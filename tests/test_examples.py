@@ -12,8 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from gateway_process import Gateway
-from processes import descendants, guarded, survivors, until
+
+from support.gateway_process import Gateway
+from support.processes import descendants, guarded, survivors, until
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 FLOWER = [{"name": "input-0", "shape": [1, 64], "datatype": "FP32", "data": [0.0] * 64}]

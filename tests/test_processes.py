@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from processes import descendants, guarded, survivors, until
+
+from support.processes import descendants, guarded, survivors, until
 
 STARTS_A_SLEEP = "import subprocess; subprocess.Popen(['sleep', '1001'])"
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from client_scripts import answers_of
-from gateway_process import Gateway
+
+from support.client_scripts import answers_of
+from support.gateway_process import Gateway
 
 Asked = Callable[[str], dict[str, dict[str, Any]]]
 

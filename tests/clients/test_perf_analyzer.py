@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from client_scripts import ENVIRONMENTS
-from gateway_process import Gateway
+
+from support.client_scripts import ENVIRONMENTS
+from support.gateway_process import Gateway
 
 HOME = ENVIRONMENTS / "perf_analyzer"
 #: Milliseconds of one measurement.

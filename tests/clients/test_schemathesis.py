@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from client_scripts import ENVIRONMENTS
-from gateway_process import Gateway
+
+from support.client_scripts import ENVIRONMENTS
+from support.gateway_process import Gateway
 
 PROGRAM = ENVIRONMENTS / "schemathesis/bin/schemathesis"
 #: What a schema calls valid can still be no request for a model; and nothing here is created.

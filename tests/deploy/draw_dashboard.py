@@ -20,18 +20,19 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "tests" / "deploy")]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "deploy")]
 
 import matplotlib as mpl  # noqa: E402
 
 mpl.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
-from gateway_process import Gateway  # noqa: E402
-from model_store import fixture_models  # noqa: E402
 from observed import LAZY, ask, configuration, kill, tensor  # noqa: E402
 from prometheus_server import prometheus, scraping  # noqa: E402
 from test_observability import roll  # noqa: E402
+
+from support.gateway_process import Gateway  # noqa: E402
+from support.model_store import fixture_models  # noqa: E402
 
 SECONDS = 60
 PANELS = (

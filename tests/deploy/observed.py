@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from gateway_process import Gateway
+
+from support.gateway_process import Gateway
 
 #: Plain models: name -> folder of the fixture models.
 PLAIN = {

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from gateway_process import Gateway
 from observed import ask, configuration, kill, traffic
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_server import prometheus, scraping
+
+from support.gateway_process import Gateway
 
 Values = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_process import Answer, Gateway
-from v2_client import tensor
+
+from support.gateway_process import Answer, Gateway
+from support.v2_client import tensor
 
 Start = Callable[..., Gateway]
 

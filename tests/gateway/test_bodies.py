@@ -6,13 +6,13 @@ import asyncio
 from typing import Any
 
 import pytest
-from grpc_front import answer_body, grpc_serving
-from http_front import Answer, Front, Model, read_answer, serving
 
 from modelhub.serving.gateway.bodies import SMALL
 from modelhub.serving.gateway.grpc_call import LARGE as LARGE_MESSAGE
 from modelhub.serving.gateway.grpc_generated import open_inference_pb2 as pb
 from modelhub.serving.protocol.messages import InferReply, InferRequest
+from support.grpc_front import answer_body, grpc_serving
+from support.http_front import Answer, Front, Model, read_answer, serving
 
 INFER = "/v2/models/iris/infer"
 LARGE = 300_000  # bytes of a body that does not come in one piece with its head

@@ -15,8 +15,10 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from gateway_process import MODELHUB, Gateway
-from group_configs import SHARED, copies, group, models_of, one, states, until
+
+from support.gateway_process import MODELHUB, Gateway
+from support.group_configs import SHARED, copies, group, models_of, one, states
+from support.processes import until
 
 Start = Callable[..., Gateway]
 

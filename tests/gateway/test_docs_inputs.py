@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_process import Gateway
 from PIL import Image
 from sklearn.datasets import load_digits
+
+from support.gateway_process import Gateway
 
 PAGE = Path(__file__).parents[2] / "docs" / "inputs.md"
 EXAMPLES = re.findall(r"```sh\n(.*?)```\n```json\n(.*?)```", PAGE.read_text(), re.DOTALL)

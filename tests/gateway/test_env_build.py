@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from env_parts import index, make_model, make_uv, make_wheel, make_wheelhouse, offline
-from processes import guarded
 
 from modelhub.serving.gateway.env_uv import Uv
 from modelhub.serving.gateway.environments import Environment, Environments
 from modelhub.serving.protocol.errors import LoadError
+from support.env_parts import index, make_model, make_uv, make_wheel, make_wheelhouse, offline
+from support.processes import guarded
 
 BUILDER = """
 import asyncio, os, sys

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from env_parts import make_model
-from env_real import ask, build, environments_of, plan, use
-from gateway_process import Gateway
-from v2_client import tensor
+
+from support.env_parts import make_model
+from support.env_real import ask, build, environments_of, plan, use
+from support.gateway_process import Gateway
+from support.v2_client import tensor
 
 REQUIREMENTS = "mlflow==2.9.2\nscikit-learn==1.2.2\nnumpy==1.26.4\npandas==1.5.3\n"
 

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from env_parts import PYTHON, make_model, make_wheelhouse, offline
 
 from modelhub.serving.gateway.cli import main
 from modelhub.serving.gateway.env_plan import Planned, make_plan
 from modelhub.serving.gateway.env_shared import ListedInstalled
 from modelhub.serving.gateway.env_spec import read_spec
 from modelhub.serving.gateway.env_uv import Uv
+from support.env_parts import PYTHON, make_model, make_wheelhouse, offline
 
 Modelhub = Callable[..., str]
 HERE = ListedInstalled("3.11.7", {"mlflow": "9.0", "tiny": "2.0.0"}, {})

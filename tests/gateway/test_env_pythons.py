@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from env_parts import PYTHON, make_uv
 
 from modelhub.serving.gateway.env_pythons import find_python, inspect_installed, inspect_python
 from modelhub.serving.gateway.env_uv import Uv
 from modelhub.serving.protocol.errors import LoadError
+from support.env_parts import PYTHON, make_uv
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from env_parts import make_model
 
 from modelhub.serving.gateway.env_shared import ListedInstalled, OwnInstalled, unmet
 from modelhub.serving.gateway.env_spec import read_spec
 from modelhub.serving.gateway.env_uv import Uv
+from support.env_parts import make_model
 
 HERE = ListedInstalled(
     "3.11.7",

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from env_parts import make_model, make_wheel, offline
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from modelhub.serving.gateway.env_requirements import RequirementLine
 from modelhub.serving.gateway.env_spec import EnvironmentSpec, read_spec
 from modelhub.serving.gateway.env_uv import Uv
 from modelhub.serving.protocol.errors import LoadError
+from support.env_parts import make_model, make_wheel, offline
 
 UV = Uv()
 

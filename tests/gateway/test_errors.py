@@ -6,7 +6,6 @@ import logging
 from typing import Any
 
 import pytest
-from http_front import Model, read_answer, serving, to_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from modelhub.serving.protocol import errors
 from modelhub.serving.protocol.errors import ServingError
 from modelhub.serving.protocol.messages import InferReply, InferRequest
 from modelhub.serving.protocol.statuses import statuses
+from support.http_front import Model, read_answer, serving, to_bytes
 
 INFER = "/v2/models/iris/infer"
 HOST = b"Host: localhost\r\n"

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from modelhub_server import unused_address
 
 from modelhub.serving.gateway.fetch import Fetcher
 from modelhub.serving.gateway.mlmodel import parse_mlmodel
 from modelhub.serving.protocol.errors import ConfigError, LoadError, NotFound, NotReady
+from support.modelhub_server import unused_address
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import until
 
 from modelhub.serving.gateway.artifacts import ArtifactStore, local_path, local_source
 from modelhub.serving.gateway.fetch import Fetcher, Resolved
 from modelhub.serving.protocol.errors import ConfigError, LoadError, NotFound
+from support.processes import until
 
 remote = pytest.mark.asyncio(loop_scope="module")
 ROOMY = 1 << 40

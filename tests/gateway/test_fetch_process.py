@@ -13,11 +13,11 @@ from typing import Any
 
 import psutil
 import pytest
-from modelhub_server import PASSWORD, SECRET, ModelHubServer, environment, unused_address
-from processes import alive, until
 
 from modelhub.serving.gateway.fetch import Fetcher, resolve_all
 from modelhub.serving.protocol.errors import ConfigError, LoadError
+from support.modelhub_server import PASSWORD, SECRET, ModelHubServer, environment, unused_address
+from support.processes import alive, until
 
 
 async def running_pid(fetcher: Fetcher) -> int:

@@ -19,12 +19,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from gateway_process import Gateway
-from v2_client import tensor
 
 from modelhub.serving.config.settings import ModelSettings
 from modelhub.serving.gateway.follow import Follower
 from modelhub.serving.gateway.lifecycle import ModelState
+from support.gateway_process import Gateway
+from support.processes import until
+from support.v2_client import tensor
 
 Start = Callable[..., Gateway]
 MODELS = Path(__file__).parent.parent / "support" / "rolling_models.py"
@@ -93,9 +94,7 @@ def ask(running: Gateway) -> Any:
 
 
 def until_served(running: Gateway, version: int) -> None:
-    deadline = time.monotonic() + 60
-    while ask(running).json().get("model_version") != str(version):
-        assert time.monotonic() < deadline, f"version {version} is not served"
+    until(lambda: ask(running).json().get("model_version") == str(version), 60, f"version {version} is served")
 
 
 def test_an_alias_moves_ten_times_under_load_and_nobody_notices(

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from clashing_models import make_environment_with_old_sdk, save_model_with_clashing_code
-from gateway_process import Gateway
-from v2_client import tensor
+
+from support.clashing_models import make_environment_with_old_sdk, save_model_with_clashing_code
+from support.gateway_process import Gateway
+from support.v2_client import tensor
 
 _SERVICE = """
 import modelhub

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from processes import survivors, until
 
 from modelhub.serving.gateway.environments import Environment
 from modelhub.serving.gateway.fork_server import ForkServer, ForkServerEnded, ForkServers, WorkerProcess
@@ -24,6 +23,7 @@ from modelhub.serving.protocol.codec import encode
 from modelhub.serving.protocol.errors import LoadError
 from modelhub.serving.protocol.messages import KillRequest, StartedReply
 from modelhub.serving.protocol.worker_spec import WorkerSpec
+from support.processes import survivors, until
 
 pytestmark = pytest.mark.allow_blocking  # Popen, as the gateway itself does
 

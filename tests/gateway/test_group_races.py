@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from gateway_process import Gateway
-from group_configs import copies, group, models_of, one, rewrite, states, until
+from support.gateway_process import Gateway
+from support.group_configs import copies, group, models_of, one, rewrite, states
+from support.processes import until
 
 Start = Callable[..., Gateway]
 

@@ -12,8 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from gateway_process import Gateway
-from group_configs import SHARED, copies, group, metrics, one, states, until
+
+from support.gateway_process import Gateway
+from support.group_configs import SHARED, copies, group, metrics, one, states
+from support.processes import until
 
 Start = Callable[..., Gateway]
 

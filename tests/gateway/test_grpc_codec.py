@@ -8,17 +8,17 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from doors import FIELDS
 from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
-from v2_client import CODES, Tensor, pack
 
 from modelhub.serving.gateway import grpc_codec
 from modelhub.serving.gateway.grpc_codec import is_raw, respond, to_response, to_wire
 from modelhub.serving.gateway.grpc_generated import open_inference_pb2 as pb
 from modelhub.serving.protocol.errors import InvalidRequest, NotSupported, ServingError
 from modelhub.serving.protocol.v2 import OutputTensor, build_response, parse_request
+from support.doors import FIELDS
+from support.v2_client import CODES, Tensor, pack
 
 RANGES = {
     **{f"UINT{bits}": st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64)},

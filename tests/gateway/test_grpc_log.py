@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from grpc_front import answer_body, grpc_serving
-from http_front import Model
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -18,6 +16,8 @@ from modelhub.serving.gateway import tracing
 from modelhub.serving.gateway.grpc_generated import open_inference_pb2 as pb
 from modelhub.serving.protocol.errors import InvalidRequest, ModelError, QueueFull
 from modelhub.serving.protocol.messages import InferReply, InferRequest
+from support.grpc_front import answer_body, grpc_serving
+from support.http_front import Model
 
 SECRET = "the-payload"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -14,14 +14,14 @@ from typing import Any
 
 import grpc
 import pytest
-from doors import OPTIONS, SERVICE
-from gateway_process import MODELHUB, Gateway
 from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from processes import until
 
 from modelhub.serving.gateway.grpc_generated import open_inference_pb2 as pb
+from support.doors import OPTIONS, SERVICE
+from support.gateway_process import MODELHUB, Gateway
+from support.processes import until
 
 Call = Callable[..., Any]
 

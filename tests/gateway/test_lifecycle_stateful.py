@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,11 +16,13 @@ from typing import Any, ClassVar
 
 import psutil
 import pytest
-from gateway_process import Answer, Gateway
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from v2_client import tensor
+
+from support.gateway_process import Answer, Gateway
+from support.processes import until
+from support.v2_client import tensor
 
 MODELS = {
     "plain": "identity",
@@ -120,9 +121,11 @@ class Lifecycle(RuleBasedStateMachine):
         for model in sorted(MODELS):
             self.running.post(f"/v2/repository/models/{model}/load")
         for model in MODELS:
-            until(lambda model=model: ask(self.running, model, 1).status == 200)  # type: ignore[misc]
-        until(lambda: sorted(each["name"] for each in self.status()) == sorted(MODELS))
-        until(lambda: not any(each["requests"]["in_flight"] or each["requests"]["queued"] for each in self.status()))
+            until(lambda model=model: ask(self.running, model, 1).status == 200, 60)  # type: ignore[misc]
+        until(lambda: sorted(each["name"] for each in self.status()) == sorted(MODELS), 60)
+        until(
+            lambda: not any(each["requests"]["in_flight"] or each["requests"]["queued"] for each in self.status()), 60
+        )
         workers = [process for process in self.running.processes() if ": worker " in name_of(process)]
         expected = sum(len(each["replicas"]) for each in self.status())
         assert len(workers) == expected
@@ -151,12 +154,6 @@ def end(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
-
-
-def until(condition: Callable[[], Any], timeout: float = 60) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was not met in time"
 
 
 @pytest.mark.timeout(280)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from http_front import Front, Model, serving
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from modelhub.serving.gateway.lifecycle import ModelState
 from modelhub.serving.gateway.metrics import BOUNDS_NS, Histogram, Metrics
 from modelhub.serving.protocol.messages import InferReply, InferRequest
+from support.http_front import Front, Model, serving
 
 IRIS = {"model": "iris", "version": "1"}
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from gateway_process import Gateway
-from processes import until
-from v2_client import tensor
 
 from modelhub.serving.gateway.orphans import INTERVAL, PATIENCE, Orphans
+from support.gateway_process import Gateway
+from support.processes import until
+from support.v2_client import tensor
 
 ORPHAN = "import os; pid = os.fork(); pid and print(pid); os._exit(0)"
 

@@ -6,10 +6,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
-from http_front import Answer, Front, Model, read_answer, serving, to_bytes
 
 from modelhub.serving.gateway import quick_answer, quick_match
 from modelhub.serving.protocol.messages import InferReply, InferRequest
+from support.http_front import Answer, Front, Model, read_answer, serving, to_bytes
 
 INFER = "/v2/models/iris/infer"
 

@@ -6,12 +6,12 @@ import logging
 from typing import Any
 
 import pytest
-from gateway_process import Gateway
-from http_front import Model, echo, serving
 
 from modelhub.serving.gateway import request_log
 from modelhub.serving.protocol.errors import ModelError, QueueFull
 from modelhub.serving.protocol.messages import InferReply, InferRequest
+from support.gateway_process import Gateway
+from support.http_front import Model, echo, serving
 
 SECRET = "the-payload"
 

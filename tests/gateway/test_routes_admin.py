@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 
-from http_front import Model, serving
-
 from modelhub.serving import __version__
 from modelhub.serving.gateway.lifecycle import ModelState
+from support.http_front import Model, serving
 
 
 async def test_the_server_and_every_model() -> None:

@@ -7,8 +7,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway_process import Gateway
 from prometheus_client.parser import text_string_to_metric_families
+
+from support.gateway_process import Gateway
 
 BODY = {"id": "a1", "inputs": [{"name": "x", "shape": [2, 2], "datatype": "FP64", "data": [[1, 2], [3, 4.5]]}]}
 

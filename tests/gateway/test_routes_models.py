@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from files import form, image_file, pdf_file, png_bomb
-from gateway_process import Gateway
+
+from support.files import form, image_file, pdf_file, png_bomb
+from support.gateway_process import Gateway
 
 RECORD = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
 JSON = "application/json"

@@ -7,9 +7,10 @@ import re
 from typing import Any
 
 import pytest
-from gateway_process import Gateway
-from http_front import Model, serving
 from jsonschema import Draft202012Validator
+
+from support.gateway_process import Gateway
+from support.http_front import Model, serving
 
 EXAMPLE = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1.5, None]}]}
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from http_front import Model, serving
 
 from modelhub.serving.gateway.lifecycle import ModelState
+from support.http_front import Model, serving
 
 INDEX = "/v2/repository/index"
 

@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from http_front import Model, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modelhub.serving.gateway.batch_stats import EXACT, BatchStats
 from modelhub.serving.protocol.messages import InferReply, InferRequest
+from support.http_front import Model, serving
 
 TENSOR = {"name": "x", "datatype": "FP32", "shape": [-1, 4]}
 TEXT = {"name": "text", "datatype": "BYTES", "shape": [-1]}

@@ -9,12 +9,12 @@ import time
 from typing import Any
 
 import pytest
-from http_front import Answer, Front, Model, echo, read_answer, serving, to_bytes
 
 from modelhub.serving import __version__
 from modelhub.serving.gateway import errors
 from modelhub.serving.gateway.lifecycle import ModelState
 from modelhub.serving.protocol.messages import InferReply, InferRequest
+from support.http_front import Answer, Front, Model, echo, read_answer, serving, to_bytes
 
 INFER = "/v2/models/iris/infer"
 EXTENSIONS = b'["binary_tensor_data","generate","model_configuration","statistics","model_repository"]'

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,11 +12,11 @@ from typing import Any
 
 import psutil
 import pytest
-from gateway_process import Answer, Gateway
-from processes import survivors
-from v2_client import tensor
 
 from modelhub.serving.workers.process import cpus
+from support.gateway_process import Answer, Gateway
+from support.processes import survivors, until
+from support.v2_client import tensor
 
 Start = Callable[..., Gateway]
 
@@ -72,14 +71,6 @@ def status(gateway: Gateway, model: str) -> dict[str, Any]:
 
 def worker_pid(gateway: Gateway, model: str) -> int:
     return int(status(gateway, model)["replicas"][0]["pid"])
-
-
-def until(condition: Callable[[], Any], timeout: float = 30) -> Any:
-    """Ask until the answer is true; the asking itself is the wait."""
-    deadline = time.monotonic() + timeout
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "the condition was not met in time"
-    return found
 
 
 def test_a_killed_worker_costs_nobody_an_answer(arena: Gateway) -> None:

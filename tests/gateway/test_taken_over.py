@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 
 import pytest
-from grpc_front import answer_body, grpc_serving
-from http_front import Model, read_answer, serving, to_bytes
 
 from modelhub.serving.gateway import grpc_infer
 from modelhub.serving.gateway.grpc_call import LARGE
 from modelhub.serving.gateway.grpc_generated import open_inference_pb2 as pb
 from modelhub.serving.protocol.codec import Body
 from modelhub.serving.protocol.messages import InferReply, InferRequest
+from support.grpc_front import answer_body, grpc_serving
+from support.http_front import Model, read_answer, serving, to_bytes
 
 #: The version that the client names, the version that takes over, and whether it answers.
 CASES = [("", "2", True), ("1", "2", False), ("1", "1", True)]

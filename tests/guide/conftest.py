@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from script_process import ScriptProcess
+
+from support.script_process import ScriptProcess
 
 HERE = Path(__file__).parent
 BLOCKS = HERE / "blocks"

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from modelhub_server import CLIENT, COPILOT, SECRET, ModelHubServer
-from processes import until
-from script_process import ScriptProcess
+
+from support.modelhub_server import CLIENT, COPILOT, SECRET, ModelHubServer
+from support.processes import until
+from support.script_process import ScriptProcess
 
 Fill = Callable[..., str]
 Start = Callable[..., ScriptProcess]

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from modelhub_server import CLIENT, COPILOT, SECRET, ModelHubServer
-from script_process import ScriptProcess
+
+from support.modelhub_server import CLIENT, COPILOT, SECRET, ModelHubServer
+from support.script_process import ScriptProcess
 
 ROOT = Path(__file__).parents[2]
 Fill = Callable[..., str]

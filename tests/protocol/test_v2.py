@@ -7,7 +7,6 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from v2_client import binary_request, request, tensor
 
 from modelhub.serving.protocol.errors import InvalidRequest, NotSupported, ServingError, UnsupportedMediaType
 from modelhub.serving.protocol.v2 import (
@@ -17,6 +16,7 @@ from modelhub.serving.protocol.v2 import (
     did_you_mean,
     parse_request,
 )
+from support.v2_client import binary_request, request, tensor
 
 GOOD = tensor("x", "FP32", [2], [1, 2])
 

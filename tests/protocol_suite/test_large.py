@@ -8,10 +8,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from doors import call
-from gateway_process import Gateway
 
 from modelhub.serving.gateway.grpc_generated import open_inference_pb2 as pb
+from support.doors import call
+from support.gateway_process import Gateway
 
 ROWS, COLUMNS = 4000, 4000
 SIZE = 4 * ROWS * COLUMNS

@@ -6,8 +6,9 @@ import struct
 from typing import Any
 
 import pytest
-from doors import DOORS, Case, In, Out, Outcome
-from gateway_process import Gateway
+
+from support.doors import DOORS, Case, In, Out, Outcome
+from support.gateway_process import Gateway
 
 F32 = struct.unpack("f", struct.pack("f", 0.1))[0]
 #: Extremes and ordinary values, four of each; `FP16` and `BF16` have no typed contents.

@@ -13,11 +13,11 @@ from typing import Any
 
 import grpc
 import pytest
-from doors import FIELDS, OPTIONS, SERVICE
-from gateway_process import Gateway
-from workers_alive import workers
 
 from modelhub.serving.gateway.grpc_generated import open_inference_pb2 as pb
+from support.doors import FIELDS, OPTIONS, SERVICE
+from support.gateway_process import Gateway
+from support.workers_alive import workers
 
 SECONDS = 20.0
 BLAMES = {"INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "DEADLINE_EXCEEDED"}

@@ -17,8 +17,9 @@ from http.client import parse_headers
 from typing import Any
 
 import pytest
-from gateway_process import Answer, Gateway
-from workers_alive import workers
+
+from support.gateway_process import Answer, Gateway
+from support.workers_alive import workers
 
 PATH = "/v2/models/identity/infer"
 GOOD: dict[str, Any] = {

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from env_parts import make_model
-from env_real import ask, build, environments_of, plan, use
-from gateway_process import Gateway
+
+from support.env_parts import make_model
+from support.env_real import ask, build, environments_of, plan, use
+from support.gateway_process import Gateway
 
 OLD = {"mlflow": "2.9.2", "scikit-learn": "1.2.2", "numpy": "1.26.4", "pandas": "1.5.3"}
 NEW = {"mlflow": "3.10.0", "scikit-learn": "1.7.2", "numpy": "2.3.3", "pandas": "2.3.2"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from script_process import ScriptProcess
+from support.script_process import ScriptProcess
 
 SCRIPT = """
 import os, sys

@@ -13,8 +13,9 @@ from typing import Any
 
 import psutil
 import pytest
-from processes import alive, survivors, until
-from script_process import ScriptProcess
+
+from support.processes import alive, survivors, until
+from support.script_process import ScriptProcess
 
 SCRIPT = """
 import os, sys

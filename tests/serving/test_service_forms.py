@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from quiet_mlflow import import_mlflow, quiet
-from service_calls import ask, ask_stream, served
 
 from modelhub.serving import ImageModelService, InvalidRequest, ModelhubModelService, TextModelService
 from modelhub.serving.workers.service_adapter import ServiceAdapter
+from support.quiet_mlflow import import_mlflow, quiet
+from support.service_calls import ask, ask_stream, served
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 FORMS = ("v1_predict", "invocations")

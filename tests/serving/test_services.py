@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from service_calls import Model, ask, served, spec
-from v2_client import Tensor, binary_request, parse, tensor
 
 from modelhub.serving import (
     AutoModelPredictor,
@@ -35,6 +33,8 @@ from modelhub.serving.workers.batching import Batching
 from modelhub.serving.workers.groups import collect, load_all
 from modelhub.serving.workers.runner import Held, Runner
 from modelhub.serving.workers.service_find import find_service
+from support.service_calls import Model, ask, served, spec
+from support.v2_client import Tensor, binary_request, parse, tensor
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 

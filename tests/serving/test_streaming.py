@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 
 import grpc
 import pytest
-from client_scripts import answers_of
-from doors import SERVICE
-from gateway_process import Gateway
-from processes import until
 
 from modelhub.serving.gateway.grpc_generated import open_inference_pb2 as pb
+from support.client_scripts import answers_of
+from support.doors import SERVICE
+from support.gateway_process import Gateway
+from support.processes import until
 
 SERVICES = '''
 import asyncio

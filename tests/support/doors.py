@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from gateway_process import Gateway
-from v2_client import CODES, pack, unpack
 
 from modelhub.serving.gateway.grpc_generated import open_inference_pb2 as pb
+
+from .gateway_process import Gateway
+from .v2_client import CODES, pack, unpack
 
 SERVICE = "/inference.GRPCInferenceService"
 #: Size of the largest message that the client side takes.

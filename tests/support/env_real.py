@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from gateway_process import Gateway
-from v2_client import tensor
 
 from modelhub.serving.gateway.environments import Environment, Environments
+
+from .gateway_process import Gateway
+from .v2_client import tensor
 
 _USE = """
 import json, sys

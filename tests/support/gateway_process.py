@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import psutil
 import yaml
-from processes import descendants, describe, guarded, survivors
+
+from .processes import descendants, describe, guarded, survivors
 
 MODELHUB = Path(sys.executable).with_name("modelhub")
 

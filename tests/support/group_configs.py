@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
-from gateway_process import Gateway
-from v2_client import tensor
+
+from .gateway_process import Gateway
+from .v2_client import tensor
 
 SHARED = {"environment": "shared"}
 
@@ -37,12 +37,6 @@ def models_of(running: Gateway) -> list[dict[str, Any]]:
 def states(running: Gateway) -> dict[str, str]:
     """Name -> state; of several versions the last."""
     return {each["name"]: each["state"] for each in models_of(running)}
-
-
-def until(condition: Callable[[], Any], timeout: float = 30) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was not met in time"
 
 
 def metrics(running: Gateway) -> str:

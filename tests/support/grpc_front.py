@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 import grpc
 import grpc.aio
 import orjson
-from doors import SERVICE
-from http_front import Model
 
 from modelhub.serving.config.server import ServerSettings
 from modelhub.serving.gateway.bodies import Bodies
@@ -18,6 +16,9 @@ from modelhub.serving.gateway.grpc_generated import open_inference_pb2 as pb
 from modelhub.serving.gateway.grpc_server import listening
 from modelhub.serving.gateway.metrics import Metrics
 from modelhub.serving.gateway.registry import Registry
+
+from .doors import SERVICE
+from .http_front import Model
 
 # Once for all tests: it would stop and start with each front, and its end blocks.
 grpc.aio.init_grpc_aio()

@@ -9,7 +9,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from processes import guarded, until
+from .processes import guarded, until
 
 #: Two processes instead of ten, and no calls to the outside.
 QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from processes import guarded, until
+from .processes import guarded, until
 
 
 class ScoringServer:

@@ -70,7 +70,7 @@ def survivors(processes: Iterable[psutil.Process], timeout: float) -> list[psuti
     return [process for process in remaining if alive(process)]
 
 
-def until(condition: Callable[[], T], timeout: float, what: str = "the condition") -> T:
+def until(condition: Callable[[], T], timeout: float = 30, what: str = "the condition") -> T:
     """The first true value of `condition`, asked every 20 ms; TimeoutError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     pause = Event()

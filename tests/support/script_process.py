@@ -10,8 +10,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gateway_process import Gateway
-from processes import guarded
+from .gateway_process import Gateway
+from .processes import guarded
 
 
 class ScriptProcess(Gateway):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from v2_client import Tensor, parse, request
 
 from modelhub.serving.protocol.messages import InferRequest
 from modelhub.serving.workers.call import Answer
 from modelhub.serving.workers.served import ServedModel
+
+from .v2_client import Tensor, parse, request
 
 
 def ask(model: ServedModel, body: bytes, json_size: int | None = None, **header: Any) -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway_process import Gateway
+from .gateway_process import Gateway
 
 
 def workers(gateway: Gateway) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from gateway_process import Gateway
-from script_process import ScriptProcess
+
+from support.gateway_process import Gateway
+from support.script_process import ScriptProcess
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venvs/transformer/bin/python"

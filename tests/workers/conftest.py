@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from quiet_mlflow import import_mlflow, quiet
 
 from modelhub.serving.protocol.worker_spec import WorkerSpec
 from modelhub.serving.workers.loading import load
 from modelhub.serving.workers.served import ServedModel
+from support.quiet_mlflow import import_mlflow, quiet
 
 
 def spec(path: Path, **changes: Any) -> WorkerSpec:

@@ -11,9 +11,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from processes import until
 
 from modelhub.serving import AsyncExecutor
+from support.processes import until
 
 
 async def add(left: int, right: int = 0) -> int:

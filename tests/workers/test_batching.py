@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from v2_client import Tensor, parse, request, tensor
-from worker_link import WorkerLink
 
 from modelhub.serving.protocol.journal import SLOTS
 from modelhub.serving.protocol.messages import (
@@ -29,6 +27,8 @@ from modelhub.serving.workers.batching import MAX_BYTES, Batching
 from modelhub.serving.workers.dialects import DIALECTS
 from modelhub.serving.workers.patience import Patience
 from modelhub.serving.workers.served import ServedModel
+from support.v2_client import Tensor, parse, request, tensor
+from support.worker_link import WorkerLink
 
 Served = Callable[[str], ServedModel]
 Save = Callable[..., ServedModel]
@@ -485,10 +485,11 @@ def centred(rows: Any) -> Any:
 
 def test_a_step_of_ones_own_is_not_known_to_be_row_wise(tmp_path: Path, mlflow_imported: None) -> None:
     import mlflow.sklearn
-    from served_calls import loaded_from, tensors
     from sklearn.linear_model import LinearRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+    from support.served_calls import loaded_from, tensors
 
     rows = np.arange(8.0).reshape(4, 2)
     signature = tensors(("float64", (-1, 2), None))

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from served_calls import columns, tensors
 
 from modelhub.serving.protocol.signature import Field, Signature
 from modelhub.serving.workers.direct import direct_predict
 from modelhub.serving.workers.model_inputs import InputAdapter
 from modelhub.serving.workers.served import ServedModel
+from support.served_calls import columns, tensors
 
 Served = Callable[[str], ServedModel]
 Save = Callable[..., ServedModel]

@@ -12,12 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from files import column, form, gradient, image_file, keeping, pdf_file, png_bomb, send, tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from v2_client import binary_request
-from v2_client import tensor as v2
 
 from modelhub.serving.protocol.errors import InvalidRequest, ServingError, TooLarge
 from modelhub.serving.protocol.messages import InferRequest
@@ -31,6 +28,9 @@ from modelhub.serving.workers.images import (
     to_array,
     to_png,
 )
+from support.files import column, form, gradient, image_file, keeping, pdf_file, png_bomb, send, tensor
+from support.v2_client import binary_request
+from support.v2_client import tensor as v2
 
 PNG, JPEG = gradient("PNG"), gradient("JPEG")
 RED = image_file("PNG", (20, 10), "red")

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from files import column, image_file, keeping, pdf_file, send, tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlflow_serving import ScoringServer, scoring_servers
 
 from modelhub.serving.protocol.errors import InvalidRequest, ServingError
 from modelhub.serving.protocol.messages import InferRequest
 from modelhub.serving.workers.invocations import dumps_predictions
 from modelhub.serving.workers.served import ServedModel
+from support.files import column, image_file, keeping, pdf_file, send, tensor
+from support.mlflow_serving import ScoringServer, scoring_servers
 
 Served = Callable[[str], ServedModel]
 

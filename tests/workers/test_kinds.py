@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from files import form, image_file, pdf_file
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from modelhub.serving.protocol.errors import InvalidRequest, ServingError, Unsup
 from modelhub.serving.protocol.messages import InferRequest
 from modelhub.serving.workers.files import decode_file, sniff
 from modelhub.serving.workers.kinds import Unified, kind_of, unify
+from support.files import form, image_file, pdf_file
 
 PNG = image_file()
 PDF = pdf_file("red")

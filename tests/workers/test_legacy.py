@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from files import column, form, image_file, keeping, pdf_file, send, tensor
 from PIL import Image
 
 from modelhub.serving.protocol.errors import BY_CODE, InvalidRequest, ModelError
@@ -25,6 +24,7 @@ from modelhub.serving.protocol.statuses import STATUSES
 from modelhub.serving.workers.legacy import legacy_answer, legacy_failure
 from modelhub.serving.workers.plain import dumps
 from modelhub.serving.workers.served import ServedModel
+from support.files import column, form, image_file, keeping, pdf_file, send, tensor
 
 IRIS = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
 Served = Callable[[str], ServedModel]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from v2_client import parse, request, tensor
 
 from modelhub.serving.protocol.errors import InvalidRequest, LoadError
 from modelhub.serving.protocol.messages import InferRequest
@@ -19,6 +18,7 @@ from modelhub.serving.protocol.worker_spec import WorkerSpec
 from modelhub.serving.workers.loading import load
 from modelhub.serving.workers.mlflow_advice import without_advice
 from modelhub.serving.workers.served import ServedModel
+from support.v2_client import parse, request, tensor
 
 
 def spec(path: Path, **changes: Any) -> WorkerSpec:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from served_calls import ask, columns, outputs, tensors
-from v2_client import binary_request, parse, tensor
 
 from modelhub.serving.protocol.errors import InvalidRequest
 from modelhub.serving.workers.failures import schema_complaint
 from modelhub.serving.workers.served import ServedModel
+from support.served_calls import ask, columns, outputs, tensors
+from support.v2_client import binary_request, parse, tensor
 
 Save = Callable[..., ServedModel]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from quiet_mlflow import quiet
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -18,6 +17,7 @@ from modelhub.serving.protocol.messages import InferRequest
 from modelhub.serving.protocol.worker_spec import WorkerSpec
 from modelhub.serving.workers.loading import load
 from modelhub.serving.workers.served import ServedModel
+from support.quiet_mlflow import quiet
 
 IRIS = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
 

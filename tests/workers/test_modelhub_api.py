@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from modelhub_server import CLIENT, PASSWORD, SECRET, USERNAME, ModelHubServer, environment, jwt, unused_address
 
 from modelhub.serving.protocol.errors import ConfigError, LoadError, NotReady, ServingError
 from modelhub.serving.workers.modelhub_api import ModelHub, TrackingAccess, settings_from_environment
+from support.modelhub_server import CLIENT, PASSWORD, SECRET, USERNAME, ModelHubServer, environment, jwt, unused_address
 
 
 class Clock:

@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from files import A4, column, image_file, keeping, pdf_file, pdf_with_box, send, tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from modelhub.serving.workers import pdf
 from modelhub.serving.workers.files import sniff
 from modelhub.serving.workers.images import ImageOptions, PixelBudget
 from modelhub.serving.workers.pdf import PdfOptions, choose_pages
+from support.files import A4, column, image_file, keeping, pdf_file, pdf_with_box, send, tensor
 
 COLORS = ("red", "lime", "blue", "white", "black", "yellow")
 RGB = {"red": (255, 0, 0), "lime": (0, 255, 0), "blue": (0, 0, 255), "white": (255,) * 3, "black": (0,) * 3}

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from served_calls import ask, columns, outputs, tensors
-from v2_client import Tensor, binary_request, parse, request, tensor
 
 from modelhub.serving.protocol.errors import (
     InvalidRequest,
@@ -23,6 +21,8 @@ from modelhub.serving.protocol.errors import (
 )
 from modelhub.serving.protocol.messages import InferRequest
 from modelhub.serving.workers.served import ServedModel
+from support.served_calls import ask, columns, outputs, tensors
+from support.v2_client import Tensor, binary_request, parse, request, tensor
 
 Served = Callable[[str], ServedModel]
 Save = Callable[..., ServedModel]

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from v2_client import binary_request, pack, parse, request, tensor, unpack
 
 from modelhub.serving.protocol.datatypes import DATATYPES
 from modelhub.serving.protocol.errors import InvalidRequest
 from modelhub.serving.protocol.v2 import build_response, parse_request
 from modelhub.serving.workers.tensors import round_to_bf16, to_array, to_output, widen_bf16
+from support.v2_client import binary_request, pack, parse, request, tensor, unpack
 
 
 def bf16(bits: int) -> float:

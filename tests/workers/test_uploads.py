@@ -8,12 +8,12 @@ from io import BytesIO
 
 import aiohttp
 import pytest
-from files import form
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modelhub.serving.protocol.errors import InvalidRequest
 from modelhub.serving.workers.uploads import MAX_PARTS, parse_multipart
+from support.files import form
 
 NAMES = st.text(st.characters(categories=("L", "N"), max_codepoint=0x2FF), min_size=1, max_size=8)
 
