@@ -16,23 +16,20 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote
 
-from ..protocol.errors import ConfigError, LoadError
+from ..protocol.errors import LoadError
 from .fetch import Fetcher, Resolved
-from .mlmodel import MLMODEL, read_mlmodel
+from .mlmodel import MLMODEL
 from .single_flight import Progress, SingleFlight
+from .uris import HASH_MARK, local_path, local_source
 
 #: Seconds between two looks at a record that another gateway has locked.
 _LOCK_POLL = 0.1
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
-_HASH_MARK = "#sha256="
 
 
 @dataclass(eq=False)
@@ -206,38 +203,11 @@ async def _locked(lock: Callable[..., int | None], *arguments: object) -> int | 
         raise
 
 
-def local_path(uri: str) -> Path | None:
-    """The folder that a plain path or a `file:` URI means; None for everything that must be fetched.
-
-    Percent-encoding is undone in `file:` URIs only. A relative path stays one: nothing here looks at the
-    disk. Raises ConfigError for a file on another host.
-    """
-    if uri[:5].lower() == "file:":
-        rest = uri[5:]
-        if rest.startswith("//"):
-            host, slash, path = rest[2:].partition("/")
-            if host not in ("", "localhost"):
-                raise ConfigError(f"{uri} is on the host {host}: only files of this machine can be served")
-            rest = slash + path
-        return Path(os.path.normpath(unquote(rest)))
-    if _SCHEME.match(uri):
-        return None
-    return Path(os.path.normpath(os.path.expanduser(uri)))
-
-
-def local_source(path: Path) -> str:
-    """The source of a local model, after a look whether it is one. Raises NotFound or LoadError."""
-    path = path.absolute()
-    read_mlmodel(path)
-    digest = hashlib.sha256((path / MLMODEL).read_bytes()).hexdigest()[:32]
-    return f"{path.as_uri()}{_HASH_MARK}{digest}"
-
-
 def _fetchable(found: Resolved) -> str:
     """The source, which cannot change meanwhile; or, where credentials were masked in it, the URI with its hash."""
     if "***" not in found.source:
         return found.source
-    return found.uri + found.source[found.source.rindex(_HASH_MARK) :]
+    return found.uri + found.source[found.source.rindex(HASH_MARK) :]
 
 
 def _clear(part: Path, target: Path) -> None:

@@ -170,7 +170,7 @@ def _check(args: argparse.Namespace) -> int:
     print(f"{args.file}: valid, {counted}")
     if not args.resolve:
         return 0
-    from .fetch import resolve_all
+    from .resolve import resolve_all
 
     resolved = resolve_all(settings)
     _print_resolved(resolved)

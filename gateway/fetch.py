@@ -2,8 +2,8 @@
 
 The process is started by the first question and ended when it has been idle for a while; a question
 that it dies under is asked once more of a new one. Equal questions that overlap are asked once, and go
-on when the request that asked first is cancelled. Used by the artifact store, the registry (metadata
-of models that are not loaded) and `modelhub check --resolve`.
+on when the request that asked first is cancelled. Used by the artifact store, model versions (metadata
+of those that are not loaded), whoever follows an alias, and `modelhub check --resolve`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import itertools
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..protocol.errors import LoadError, ServingError, WireError, from_wire
+from ..protocol.errors import LoadError, WireError, from_wire
 from ..protocol.framing import Unpacker, pack
 from ..protocol.messages import (
     FetchFailedReply,
@@ -285,31 +285,3 @@ class _Process:
         return (
             f"the fetcher process was killed by signal {-code}" if code < 0 else f"the fetcher process ended ({code})"
         )
-
-
-def resolve_all(settings: Any, log: Callable[[str], None] = lambda line: None) -> list[Resolved]:
-    """Ask for every entry whether its URI exists and what it means now, in the order of the entries.
-
-    For `modelhub check --resolve`: runs an event loop of its own. `settings.entries` have `name` and `uri`.
-    """
-    return asyncio.run(_resolve_entries([(entry.name, str(entry.uri)) for entry in settings.entries if entry.uri], log))
-
-
-async def _resolve_entries(entries: Sequence[tuple[str, str]], log: Callable[[str], None]) -> list[Resolved]:
-    from .artifacts import local_path, local_source  # which imports this module
-
-    async def one(name: str, uri: str) -> Resolved:
-        try:
-            path = local_path(uri)
-            if path is not None:
-                return Resolved(name, uri, source=await asyncio.to_thread(local_source, path))
-            found = await fetcher.resolve(uri)
-        except ServingError as error:
-            return Resolved(name, uri, error=error.message)
-        return Resolved(name, uri, found.version, found.source)
-
-    fetcher = Fetcher(log)
-    try:
-        return list(await asyncio.gather(*(one(name, uri) for name, uri in entries)))
-    finally:
-        await fetcher.close()

@@ -14,7 +14,7 @@ from ..protocol.codec import Body
 from ..protocol.errors import DeadlineExceeded, LoadError, NotReady, ServingError
 from ..protocol.messages import InferReply, InferRequest, ReadyReply
 from ..protocol.signature import metadata_from_mlmodel
-from .artifacts import Artifact, local_path
+from .artifacts import Artifact
 from .dispatcher import Dispatcher
 from .group import Group, NoRoom
 from .lifecycle import LEGAL, ModelState
@@ -24,6 +24,7 @@ from .prepare import prepare
 from .replica import Replica, ReplicaPlan
 from .resources import Resources
 from .timeouts import timeout
+from .uris import local_path
 
 log = logging.getLogger("modelhub.models")
 

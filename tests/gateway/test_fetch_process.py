@@ -8,13 +8,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
-from modelhub.serving.gateway.fetch import Fetcher, resolve_all
+from modelhub.serving.gateway.fetch import Fetcher
 from modelhub.serving.protocol.errors import ConfigError, LoadError
 from support.modelhub_server import PASSWORD, SECRET, ModelHubServer, environment, unused_address
 from support.processes import alive, until
@@ -102,31 +101,10 @@ async def test_modelhub_without_a_copilot() -> None:
         await fetcher.close()
 
 
-def test_all_entries_of_a_configuration(
-    mlflow_server: str, logged: Any, monkeypatch: pytest.MonkeyPatch, models: Path, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
-    uris = {
-        "registered": "models:/echo@champion",
-        "missing": "models:/nobody/1",
-        "local": str(models / "iris"),
-        "nowhere": str(tmp_path / "nothing"),
-    }
-    found = resolve_all(SimpleNamespace(entries=[SimpleNamespace(name=name, uri=uri) for name, uri in uris.items()]))
-    assert [(each.name, each.uri) for each in found] == list(uris.items())
-    registered, missing, local, nowhere = found
-    assert registered.error == ""
-    assert registered.version == "1"
-    assert "name=nobody" in missing.error
-    assert local.source.startswith((models / "iris").as_uri())
-    assert local.error == ""
-    assert nowhere.error == f"there is no folder {tmp_path / 'nothing'}"
-
-
 def test_the_gateways_side_imports_no_model_libraries() -> None:
     code = (
         "import sys, modelhub.serving.workers.fetcher\n"
-        "from modelhub.serving.gateway import artifacts, fetch, mlmodel\n"
+        "from modelhub.serving.gateway import artifacts, fetch, mlmodel, resolve\n"
         "print([name for name in ('mlflow', 'pandas', 'numpy', 'requests') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
