@@ -46,12 +46,24 @@ def parse_size(value: object) -> int:
 
 
 def format_size(size: float) -> str:
-    """Bytes for people: `1.5GiB`, `64MiB`, `0B`; at most one decimal."""
-    units = ["B", "KiB", "MiB", "GiB", "TiB"]
-    while abs(size) >= 1024 and len(units) > 1:
+    """Bytes as they are written in a configuration, and in tables: `1.5GiB`, `64MiB`, `0B`; at most one decimal."""
+    number, unit = _scaled(size)
+    return f"{number:.1f}".removesuffix(".0") + unit
+
+
+def human_size(size: float) -> str:
+    """Bytes within a sentence: `1.5 GiB`, `300 MiB`, `341.3 MiB`; at most four digits."""
+    number, unit = _scaled(size)
+    return f"{number:.4g} {unit}"
+
+
+def _scaled(size: float) -> tuple[float, str]:
+    """The number and its unit, the largest of which there is at least one."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(size) < 1024:
+            return size, unit
         size /= 1024
-        units.pop(0)
-    return f"{size:.1f}".removesuffix(".0") + units[0]
+    return size, "TiB"
 
 
 def parse_duration(value: object) -> float:

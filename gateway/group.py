@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+from ..config.quantities import human_size
 from ..config.settings import GroupSettings
 from ..protocol.errors import NotReady
-from .memory import human
 from .memory_book import MemoryBook
 from .thrashing import Thrashing
 from .timeouts import timeout
@@ -183,7 +183,7 @@ class Group:
             await self._evict(victims, f"evicted to make room for {version.label}")
         budget = self.settings.memory_budget
         if budget and need > budget:
-            size = f"{human(need)} of memory, more than the memory_budget of {human(budget)}"
+            size = f"{human_size(need)} of memory, more than the memory_budget of {human_size(budget)}"
             log.warning("%s needs %s of group %s: it is loaded alone", version.label, size, self.name)
         return True
 
@@ -223,14 +223,14 @@ class Group:
     def _why_full(self, version: ModelVersion, need: int) -> str:
         holders = sorted(self._reserved, key=self._size, reverse=True)
         held = ", ".join(
-            f"{member.label} {human(self._size(member))}{' (pinned)' if member.entry.pinned else ''}"
+            f"{member.label} {human_size(self._size(member))}{' (pinned)' if member.entry.pinned else ''}"
             for member in holders[:5]
         )
         more = f" and {len(holders) - 5} more" if len(holders) > 5 else ""
-        limit = f"memory_budget {human(self.settings.memory_budget)}" if self.settings.memory_budget else ""
+        limit = f"memory_budget {human_size(self.settings.memory_budget)}" if self.settings.memory_budget else ""
         if self.settings.max_loaded is not None:
             limit = " and ".join(filter(None, [limit, f"max_loaded {self.settings.max_loaded}"]))
-        wants = f" of about {human(need)}" if need else ""
+        wants = f" of about {human_size(need)}" if need else ""
         return (
             f"no room for {version.label}{wants} in group {self.name} ({limit}), "
             f"which is held by {held or 'nobody'}{more}"
@@ -258,7 +258,7 @@ class Group:
     def _enough(self) -> str:
         """The limits that would hold what was used in the last minute, for people."""
         wanted = self._thrashing.wanted(self._reserved)
-        size = human(sum(max(self._size(member), self._known(member) or 0) for member in wanted))
+        size = human_size(sum(max(self._size(member), self._known(member) or 0) for member in wanted))
         limits = []
         if self.settings.memory_budget is not None:
             limits.append(f"a memory_budget of about {size}")

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ..config.quantities import human_size
+
 INTERVAL = 1.0  # seconds
 REFRESH = 30.0  # seconds after which the exact sizes are read again even if nothing seems to have changed
 MOVED = 0.02  # a resident size that changed by this part is read exactly
@@ -72,15 +74,6 @@ def read_memory(pid: int) -> Memory:
     return Memory(private, sizes[b"Pss:"], sizes[b"Rss:"], time.monotonic())
 
 
-def human(size: float) -> str:
-    """Bytes for people: 1536 -> 1.5 KiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.4g} {unit}"
-        size /= 1024
-    return f"{size:.4g} TiB"
-
-
 class PodMemory:
     """The memory limit of the container that the gateway runs in (cgroup v2)."""
 
@@ -134,20 +127,20 @@ class MemoryWatch:
                 worker.baseline = memory
             alive.append(worker)
             if worker.memory_limit and memory.private > worker.memory_limit:
-                limit_text = human(worker.memory_limit)
+                limit_text = human_size(worker.memory_limit)
                 worker.kill(
-                    f"was killed: it used {human(memory.private)} of memory, its limit is {limit_text}", "memory"
+                    f"was killed: it used {human_size(memory.private)} of memory, its limit is {limit_text}", "memory"
                 )
         if not limit or used <= POD_LIMIT * limit:
             return
-        if await self._evict(f"evicted: the container uses {human(used)} of its {human(limit)}"):
+        if await self._evict(f"evicted: the container uses {human_size(used)} of its {human_size(limit)}"):
             return
         if alive:
             worst = max(alive, key=lambda worker: worker.memory.private - worker.baseline.private)
             grown = worst.memory.private - worst.baseline.private
             worst.kill(
-                f"was killed: the container uses {human(used)} of its {human(limit)}, "
-                f"and this worker has grown most since it became ready ({human(max(grown, 0))})",
+                f"was killed: the container uses {human_size(used)} of its {human_size(limit)}, "
+                f"and this worker has grown most since it became ready ({human_size(max(grown, 0))})",
                 "memory",
             )
 

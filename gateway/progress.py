@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO, cast
 
-from .memory import human
+from ..config.quantities import human_size
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -129,11 +129,11 @@ class _Above(io.TextIOBase):
 
 
 def _amount(done: int, total: int) -> str:
-    return f"{human(done)} of {human(total)}" if total else human(done)
+    return f"{human_size(done)} of {human_size(total)}" if total else human_size(done)
 
 
 def _bar(done: int, total: int) -> str:
     if not total:
-        return human(done)
+        return human_size(done)
     filled = min(round(_BAR * done / total), _BAR)
     return f"{'━' * filled}{'╺' * (_BAR - filled)} {_amount(done, total)}"

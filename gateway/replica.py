@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..config.quantities import format_duration
+from ..config.quantities import format_duration, human_size
 from ..protocol.codec import Body
 from ..protocol.errors import LoadError, ServingError
 from ..protocol.journal import Journal
@@ -37,7 +37,7 @@ from .channel import Peer
 from .dispatcher import Dispatcher, WorkerLink
 from .environments import Environment
 from .fork_server import ForkServerEnded, WorkerExit, WorkerProcess, output_log
-from .memory import Memory, human
+from .memory import Memory
 from .resources import Resources
 from .restarts import RestartPolicy
 from .worker_env import worker_environment
@@ -268,9 +268,9 @@ class Replica:
             return exit_
         used, limit = self.memory.private, self.plan.memory_limit
         if used:
-            of = f"of its {human(limit)} limit" if limit else "when last measured"
-            return replace(exit_, memory=f"it used {human(used)} {of}")
-        return replace(exit_, memory=f"it used at most {human(exit_.max_rss)}, what it shared included")
+            of = f"of its {human_size(limit)} limit" if limit else "when last measured"
+            return replace(exit_, memory=f"it used {human_size(used)} {of}")
+        return replace(exit_, memory=f"it used at most {human_size(exit_.max_rss)}, what it shared included")
 
     def _spec(self, token: str, journal: Path, cwd: Path) -> WorkerSpec:
         plan, environ = self.plan, self._resources.environ

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelhub.serving.config.quantities import format_duration, format_size, parse_duration, parse_size
+from modelhub.serving.config.quantities import format_duration, format_size, human_size, parse_duration, parse_size
 
 SIZE_UNITS = {
     "": 1,
@@ -89,6 +89,20 @@ def test_any_value_is_a_quantity_or_a_value_error(value: object) -> None:
 @given(st.integers(0, 2**50))
 def test_a_formatted_size_reads_back_within_its_precision(number: int) -> None:
     assert parse_size(format_size(number)) == pytest.approx(number, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("size", "written", "said"),
+    [
+        (0, "0B", "0 B"),
+        (1536, "1.5KiB", "1.5 KiB"),
+        (300 << 20, "300MiB", "300 MiB"),
+        (357_892_096, "341.3MiB", "341.3 MiB"),
+        (1 << 52, "4096TiB", "4096 TiB"),
+    ],
+)
+def test_sizes_for_people(size: int, written: str, said: str) -> None:
+    assert (format_size(size), human_size(size)) == (written, said)
 
 
 @pytest.mark.parametrize(
