@@ -22,6 +22,7 @@ from rich.text import Text
 from ..config.load import load_server
 from ..config.quantities import format_duration, format_size
 from ..protocol.errors import NotFound, ServingError
+from .processes import alive
 
 _ANSWER_WITHIN = 10.0
 _FILE_WIDTH = 1000
@@ -70,25 +71,9 @@ def running_gateways(state_dir: Path) -> list[Running]:
             one = Running(int(said["pid"]), str(said.get("admin_url") or said["url"]), float(said["started"]))
         except (OSError, ValueError, KeyError, TypeError):
             continue  # half written, or of another version: its gateway can still be asked by its URL
-        if said.get("host", here) == here and _alive(one.pid):
+        if said.get("host", here) == here and alive(one.pid):
             found.append(one)
     return sorted(found, key=lambda one: one.started, reverse=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        if os.path.isdir("/proc/self"):
-            return False
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return True
-    return state not in "ZX"
 
 
 def fetch_status(address: str) -> dict[str, Any]:

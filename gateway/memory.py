@@ -9,30 +9,18 @@ full, so before that the worker that has grown most since it became ready is kil
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from ..config.quantities import human_size
+from .processes import Memory, read_memory, read_rss
 
 INTERVAL = 1.0  # seconds
 REFRESH = 30.0  # seconds after which the exact sizes are read again even if nothing seems to have changed
 MOVED = 0.02  # a resident size that changed by this part is read exactly
 POD_LIMIT = 0.95  # of the cgroup's limit
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes. `private` is what ends with the process; `pss` also counts its share of shared pages."""
-
-    private: int = 0
-    pss: int = 0
-    rss: int = 0
-    read_at: float = 0.0
 
 
 class Watched(Protocol):
@@ -48,30 +36,6 @@ class Watched(Protocol):
     @property
     def pid(self) -> int: ...
     def kill(self, reason: str, cause: str) -> None: ...
-
-
-def read_rss(pid: int) -> int:
-    """Resident bytes of a process; 0 when it is gone."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * _PAGE
-    except (OSError, IndexError, ValueError):
-        return 0
-
-
-def read_memory(pid: int) -> Memory:
-    """The exact sizes of a process; zeros when it is gone or not ours."""
-    sizes = {b"Private_Clean:": 0, b"Private_Dirty:": 0, b"Pss:": 0, b"Rss:": 0}
-    try:
-        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
-            for line in file:
-                key, _, rest = line.partition(b" ")
-                if key in sizes:
-                    sizes[key] = int(rest.split()[0]) * 1024
-    except (OSError, IndexError, ValueError):
-        return Memory(read_at=time.monotonic())
-    private = sizes[b"Private_Clean:"] + sizes[b"Private_Dirty:"]
-    return Memory(private, sizes[b"Pss:"], sizes[b"Rss:"], time.monotonic())
 
 
 class PodMemory:

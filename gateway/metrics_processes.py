@@ -6,20 +6,18 @@ The memory of workers was measured by `memory.py` anyway; CPU time, and the few 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from .memory import Memory, read_memory
+from .processes import Memory, cpu_seconds, read_memory
 
 if TYPE_CHECKING:
     from .fork_server import ForkServerLink
     from .model import ModelVersion
 
-_TICKS = os.sysconf("SC_CLK_TCK")
 _WORKER = ("model", "version", "replica")
 _FORK_SERVER = ("environment",)
 
@@ -63,16 +61,6 @@ def sample_workers(versions: Iterable[ModelVersion]) -> list[WorkerProcess]:
 def sample_fork_servers(links: Iterable[ForkServerLink]) -> list[ForkServerProcess]:
     """The fork servers that are running now; on the event loop."""
     return [ForkServerProcess(link.environment.label, link.pid) for link in links]
-
-
-def cpu_seconds(pid: int) -> float | None:
-    """CPU time of a process, user and system; None when it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
-    except (OSError, IndexError, ValueError):
-        return None
 
 
 def process_families(workers: Sequence[WorkerProcess], fork_servers: Sequence[ForkServerProcess]) -> Iterator[Metric]:

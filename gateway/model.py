@@ -18,9 +18,9 @@ from .artifacts import Artifact
 from .dispatcher import Dispatcher
 from .group import Group, NoRoom
 from .lifecycle import LEGAL, ModelState
-from .memory import read_memory
 from .mlmodel import parse_mlmodel, read_mlmodel
 from .prepare import prepare
+from .processes import read_memory
 from .replica import Replica, ReplicaPlan
 from .resources import Resources
 from .timeouts import timeout

@@ -37,7 +37,7 @@ from .channel import Peer
 from .dispatcher import Dispatcher, WorkerLink
 from .environments import Environment
 from .fork_server import ForkServerEnded, WorkerExit, WorkerProcess, output_log
-from .memory import Memory
+from .processes import Memory
 from .resources import Resources
 from .restarts import RestartPolicy
 from .worker_env import worker_environment

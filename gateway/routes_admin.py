@@ -7,12 +7,12 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-import psutil
 from aiohttp import web
 from aiohttp.web_request import Request
 
 from .. import __version__
 from .errors import json_response
+from .processes import read_rss
 
 if TYPE_CHECKING:
     from .registry import Registry
@@ -31,7 +31,7 @@ class AdminRoutes:
     async def status(self, request: Request) -> web.Response:
         """`{"server": {…}, "models": […]}`; seconds and bytes."""
         readiness = self._registry.readiness()
-        rss = await asyncio.to_thread(_resident_bytes)
+        rss = await asyncio.to_thread(read_rss, os.getpid())
         server = {
             "version": __version__,
             "pid": os.getpid(),
@@ -41,7 +41,3 @@ class AdminRoutes:
             "memory": {"rss": rss},
         }
         return json_response({"server": server, "models": [version.describe() for version in self._registry.all()]})
-
-
-def _resident_bytes() -> int:
-    return int(psutil.Process().memory_info().rss)
