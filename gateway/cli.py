@@ -203,12 +203,31 @@ def _schema(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
+    import json
+
+    from .cli_client import fetch_status
+
+    address = _gateway(args)
+    status = fetch_status(address)
+    if args.json:
+        print(json.dumps(status, indent=2))
+        return 0
     from .cli_status import show
 
-    return show(args.address or args.url, args.flags, as_json=args.json)
+    show(status, address)
+    return 0
 
 
 def _reload(args: argparse.Namespace) -> int:
-    from .cli_reload import reload
+    from .cli_client import reload
 
-    return reload(args.address or args.url, args.flags)
+    print(reload(_gateway(args)))
+    return 0
+
+
+def _gateway(args: argparse.Namespace) -> str:
+    """The address that was given, else that of the newest gateway that runs here."""
+    from .cli_client import find_gateway
+
+    address = args.address if args.address is not None else args.url
+    return address if address is not None else find_gateway(args.flags)

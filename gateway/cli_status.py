@@ -1,105 +1,24 @@
-"""`modelhub status`: asks a running gateway for `GET /status` and shows the answer as a table.
-
-A running gateway leaves `<state_dir>/gateways/<pid>@<host>.json` with `{"pid", "host", "url", "admin_url", "started"}`;
-without a URL the newest one of this host whose process is alive is asked.
-"""
+"""`modelhub status`: the state of a running gateway as a table."""
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..config.load import load_server
 from ..config.quantities import format_duration, format_size
-from ..protocol.errors import NotFound, ServingError
-from .processes import alive
 
-_ANSWER_WITHIN = 10.0
 _FILE_WIDTH = 1000
 _STYLES = {"READY": "green", "FAILED": "red", "UNLOADED": "dim"}
 
 
-class Running(NamedTuple):
-    """A gateway of this machine, from the file that it keeps while it runs."""
-
-    pid: int
-    url: str
-    started: float
-
-
-def show(address: str | None, flags: Mapping[str, str], *, as_json: bool) -> int:
-    """Print the status of the gateway at the address, or of the newest one that runs here; 0."""
-    if address is None:
-        address = find_gateway(flags)
-    status = fetch_status(address)
-    if as_json:
-        print(json.dumps(status, indent=2))
-    else:
-        Console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(render(status, address))
-    return 0
-
-
-def find_gateway(flags: Mapping[str, str]) -> str:
-    """The address (the admin port's) of the newest gateway that runs here. Raises NotFound."""
-    state_dir = Path(load_server(flags=flags).state_dir)
-    newest = next(iter(running_gateways(state_dir)), None)
-    if newest is None:
-        raise NotFound(
-            f"no gateway is running here (none has left its address in {state_dir / 'gateways'}); "
-            "start one with 'modelhub serve', or give its URL"
-        )
-    return newest.url
-
-
-def running_gateways(state_dir: Path) -> list[Running]:
-    """The gateways that run with this state directory, the newest first."""
-    found = []
-    here = os.uname().nodename
-    for path in (state_dir / "gateways").glob("*.json"):
-        try:
-            said = json.loads(path.read_text())
-            one = Running(int(said["pid"]), str(said.get("admin_url") or said["url"]), float(said["started"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # half written, or of another version: its gateway can still be asked by its URL
-        if said.get("host", here) == here and alive(one.pid):
-            found.append(one)
-    return sorted(found, key=lambda one: one.started, reverse=True)
-
-
-def fetch_status(address: str) -> dict[str, Any]:
-    """The gateway's status; ServingError names the address and what to do."""
-    url = address if "://" in address else f"http://{address}"
-    url = url.rstrip("/").removesuffix("/status") + "/status"
-    if not url.startswith(("http://", "https://")):
-        raise ServingError(f"{address} is no http address")
-    # Proxies of the environment are not for a gateway that is usually on this machine.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=_ANSWER_WITHIN) as answer:
-            status = json.load(answer)
-    except urllib.error.HTTPError as error:
-        raise ServingError(
-            f"{url} answered {error.code}; /status is on the admin address of a gateway (server.admin)"
-        ) from None
-    except urllib.error.URLError as error:
-        raise ServingError(f"{url} does not answer ({error.reason}); is the gateway running?") from None
-    except TimeoutError:
-        raise ServingError(f"{url} did not answer within {_ANSWER_WITHIN:.0f} s") from None
-    except (ValueError, OSError) as error:
-        raise ServingError(f"{url} did not answer as a gateway does ({error})") from None
-    if not isinstance(status, dict) or "models" not in status:
-        raise ServingError(f"{url} did not answer as a gateway does")
-    return status
+def show(status: Mapping[str, Any], address: str) -> None:
+    """Print what the gateway at this address has answered."""
+    Console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(render(status, address))
 
 
 def render(status: Mapping[str, Any], address: str) -> RenderableType:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pytest
 
 from modelhub.serving.gateway.cli import main
-from modelhub.serving.gateway.cli_status import running_gateways
+from modelhub.serving.gateway.cli_client import running_gateways
 
 STATUS = {
     "server": {
