@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
@@ -18,17 +17,15 @@ from ..config.folders import own_models, with_folder
 from ..config.settings import GroupSettings, ModelSettings, Settings
 from ..protocol.errors import ConfigError, InvalidRequest, NotReady
 from .group import Group
-from .lifecycle import ModelState
 from .memory_book import MemoryBook
-from .model import ModelVersion
 from .registry import Registry
 from .resources import Resources
-from .timeouts import timeout
+from .rolls import Roll
+from .states import ModelState
+from .version import ModelVersion
 
 log = logging.getLogger("modelhub.catalog")
 
-#: Seconds until a new version that found no room in its group is tried again.
-ROLL_RETRY = 10.0
 #: Seconds after the grace in which workers end, gently or not, where their fork servers are well.
 END_GRACE = 5.0
 
@@ -39,9 +36,12 @@ class Slot:
 
     entry: ModelSettings
     version: ModelVersion
-    #: On its way to take over; None most of the time.
-    candidate: ModelVersion | None = None
-    roll: asyncio.Task[None] | None = None
+    #: What is on its way to take over; None most of the time.
+    roll: Roll | None = None
+
+    @property
+    def candidate(self) -> ModelVersion | None:
+        return self.roll.candidate if self.roll is not None else None
 
 
 @dataclass
@@ -67,8 +67,12 @@ class Catalog:
         resources: Resources,
         book: MemoryBook,
         read_again: Callable[[], Settings] | None = None,
+        on_change: Callable[[ModelVersion], None] = lambda version: None,
     ) -> None:
-        """`read_again` reads the configuration anew, with the flags and variables of the start."""
+        """`read_again` reads the configuration anew, with the flags and variables of the start.
+
+        `on_change` is called after every change of a version's state.
+        """
         self.settings = settings
         self.groups: dict[str, Group] = {}
         self.slots: dict[tuple[str, str], Slot] = {}
@@ -76,6 +80,7 @@ class Catalog:
         self._resources = resources
         self._book = book
         self._read_again = read_again
+        self._on_change = on_change
         self._reloading = asyncio.Lock()
         self._unusable: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -83,6 +88,7 @@ class Catalog:
             self.groups[group.name] = Group(group, book)
         for entry, name in settings.entries:
             self._add(entry, self.groups[name] if name else None)
+        registry.note()
 
     # ---- start and end --------------------------------------------------------------------------
 
@@ -97,27 +103,25 @@ class Catalog:
     async def _preload(self, group: Group) -> None:
         """The models of `preload_order` one after another, as many at once as the group loads; then an eager one's."""
         order = {name: place for place, name in enumerate(group.settings.preload_order)}
-        listed = [member for member in group.members if member.name in order and member.serves]
+        listed = [version for version in self._of(group) if version.name in order and version.serves]
         under_way: set[asyncio.Task[None]] = set()
-        for version in sorted(listed, key=lambda member: order[member.name]):
+        for version in sorted(listed, key=lambda version: order[version.name]):
             while len(under_way) >= group.settings.parallel_loads:
                 _, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-            under_way.add(self._load_in_advance(version))
+            under_way.add(version.load_in_advance())
         if under_way:
             await asyncio.wait(under_way)
         if not group.lazy:
             self._load_missing(group)
 
-    def _load_in_advance(self, version: ModelVersion) -> asyncio.Task[None]:
-        """Load it as far as there is room: nobody has asked for it."""
-        version.in_advance = True
-        return version.load()
-
     def _load_missing(self, group: Group) -> None:
         """What an eager group has not loaded yet."""
-        for member in group.members:
-            if member.state is ModelState.UNLOADED and member.serves and not member.away:
-                self._load_in_advance(member)
+        for version in self._of(group):
+            if version.state is ModelState.UNLOADED and version.serves and not version.kept_unloaded:
+                version.load_in_advance()
+
+    def _of(self, group: Group) -> list[ModelVersion]:
+        return [version for version in self._registry.all() if version.group is group]
 
     async def evict_one(self, reason: str) -> bool:
         """Make room in the whole container: the least recently used idle model of all lazy groups goes."""
@@ -148,20 +152,32 @@ class Catalog:
 
     async def tick(self) -> None:
         """Each second: groups let go what is idle or too much."""
+        self._registry.note()
         for group in self.groups.values():
             await group.tick()
 
     # ---- one entry ------------------------------------------------------------------------------
 
-    def _add(self, entry: ModelSettings, group: Group | None) -> ModelVersion:
-        version = ModelVersion(entry, group, self._resources)
-        self.slots[_key(entry)] = Slot(entry, version)
+    def _make(self, entry: ModelSettings, group: Group | None) -> ModelVersion:
+        version = ModelVersion(entry, group, self._resources, self._changed)
+        if group is not None:
+            group.enrol(version)
         self._registry.add(version)
+        return version
+
+    def _changed(self, version: ModelVersion) -> None:
+        if version.state is ModelState.READY:
+            self._registry.note()
+        self._on_change(version)
+
+    def _add(self, entry: ModelSettings, group: Group | None) -> ModelVersion:
+        version = self._make(entry, group)
+        self.slots[_key(entry)] = Slot(entry, version)
         return version
 
     def _leave(self, version: ModelVersion, reason: str) -> None:
         """Drain and end a version beside everything else, and forget it."""
-        version.retired, version.beside = True, None
+        version.retire()
 
         async def leave() -> None:
             await version.unload(version.timeout, reason)
@@ -174,69 +190,26 @@ class Catalog:
     def roll(self, slot: Slot, entry: ModelSettings, group: Group | None, why: str) -> None:
         """Bring a new version of an entry beside the old one, and swap when it is READY; else the old one stays."""
         self.cancel_roll(slot, "superseded")
-        candidate = ModelVersion(entry, group, self._resources)
-        candidate.beside = slot.version
-        slot.candidate = candidate
-        self._registry.add(candidate)
-        if _may_swap_unloaded(slot.version):
-            self._swap(slot, candidate, why)
-        else:
-            slot.roll = asyncio.create_task(self._roll(slot, candidate, why), name=f"roll {candidate.label}")
+        candidate = self._make(entry, group)
+        slot.roll = Roll(slot.version, candidate, why, self._resources.counters, lambda: self._swapped(slot, candidate))
+        slot.roll.begin()
 
     def cancel_roll(self, slot: Slot, why: str) -> None:
         """The new version is not wanted any more; the one that serves goes on."""
         if slot.roll is not None:
             slot.roll.cancel()
-        if slot.candidate is not None:
-            self._leave(slot.candidate, why)
-        slot.candidate = slot.roll = None
+            self._leave(slot.roll.candidate, why)
+            slot.roll = None
 
-    async def _roll(self, slot: Slot, candidate: ModelVersion, why: str) -> None:
-        """Until it has taken over: what fails to load, or finds no room, is tried again."""
-        said = ""
-        while not _may_swap_unloaded(slot.version):
-            await asyncio.wait({candidate.load()})
-            if candidate.state is ModelState.READY:
-                break
-            if not said:
-                self._resources.metrics.rolled(candidate.name, "failed")
-            if candidate.reason != said:
-                said = candidate.reason
-                log.error(
-                    "%s: the new version %s does not become ready, %s goes on serving: %s",
-                    candidate.name,
-                    candidate.version,
-                    slot.version.label,
-                    candidate.reason,
-                    extra=candidate.log_fields,
-                )
-            wait = candidate.retry_at - time.monotonic() if candidate.retry_at is not None else ROLL_RETRY
-            try:
-                async with timeout(max(wait, 0.1)):
-                    await candidate.until(ModelState.READY)
-            except asyncio.TimeoutError:
-                continue
-        self._swap(slot, candidate, why)
-
-    def _swap(self, slot: Slot, candidate: ModelVersion, why: str) -> None:
-        """From here on the new version serves, in one step."""
-        old, slot.version, slot.candidate, slot.roll = slot.version, candidate, None, None
-        candidate.beside, old.successor = None, candidate
+    def _swapped(self, slot: Slot, candidate: ModelVersion) -> None:
+        """The candidate serves now: its predecessor goes, and what was wished for that holds for it."""
+        old, slot.version, slot.roll = slot.version, candidate, None
         self._leave(old, f"replaced by {candidate.label}")
-        self._resources.metrics.rolled(candidate.name, "swapped")
-        log.info(
-            "%s is now served by version %s, before by %s: %s",
-            candidate.name,
-            candidate.version,
-            old.version,
-            why,
-            extra=candidate.log_fields,
-        )
-        if old.away:
-            candidate.away = True
+        if old.kept_unloaded:
+            candidate.keep_unloaded()
             self._beside(candidate.unload(candidate.timeout, old.reason), f"unload {candidate.label}")
-        elif candidate.state is ModelState.UNLOADED and not candidate.lazy:
-            self._load_in_advance(candidate)  # its predecessor was to wait for a request, it is not
+        elif candidate.state is ModelState.UNLOADED and not candidate.on_demand:
+            candidate.load_in_advance()  # its predecessor was to wait for a request, it is not
 
     # ---- operators ------------------------------------------------------------------------------
 
@@ -247,30 +220,28 @@ class Catalog:
         """
         target = self._registry.find(name, version)
         slot = self._slot(target)
-        target.away = False
+        target.want_again()
         overridden = False
         if config:
             entry = _overridden(slot.entry, config)
             if entry != slot.version.entry:
                 self.roll(slot, entry, slot.version.group, "its load overrides the configuration")
                 target, overridden = slot.candidate or slot.version, True
-                target.away = False
-        target.in_advance = False
-        loading = target.load()
+        loading = target.load_again()
         await asyncio.wait({loading})
         if target.state is not ModelState.READY:
             why = "it was unloaded" if loading.cancelled() else f"it is {target.state.value}: {target.reason}"
             if overridden and slot.candidate is target:
                 self.cancel_roll(slot, "its load failed")
             raise NotReady(f"model {target.label} was not loaded: {why}")
-        if slot.candidate is target and slot.roll is not None:
-            await asyncio.wait({slot.roll})
+        if slot.roll is not None and slot.candidate is target:
+            await slot.roll.ended()
 
     async def unload(self, name: str, version: str | None) -> None:
         """Drain a model and keep it away until it is loaded by an operator. Raises NotFound."""
         target = self._registry.find(name, version)
         self._slot(target)
-        target.away = True
+        target.keep_unloaded()
         await target.unload(target.timeout, "unloaded by an operator")
 
     def _slot(self, version: ModelVersion) -> Slot:
@@ -291,7 +262,7 @@ class Catalog:
                 settings = await asyncio.to_thread(self._read_again)
             except ConfigError as error:
                 log.error("the configuration was not reloaded, nothing has changed: %s", error.message)
-                self._resources.metrics.configured(taken=False)
+                self._resources.counters.configured(taken=False)
                 raise
             server, wanted = self.settings.server, settings.server
             names = [name for name in type(server).model_fields if getattr(server, name) != getattr(wanted, name)]
@@ -299,7 +270,7 @@ class Catalog:
                 changed = ", ".join(f"server.{name}" for name in names)
                 log.warning("%s changed: that takes effect at the next start, not now", changed)
             changes = self._apply(settings)
-            self._resources.metrics.configured(taken=True)
+            self._resources.counters.configured(taken=True)
             log.info("configuration reloaded: %s", changes)
             return changes
 
@@ -354,6 +325,7 @@ class Catalog:
             if not each.lazy:
                 self._load_missing(each)
         self.settings = settings
+        self._registry.note()
         return changes
 
     def _rename(self, wanted: Iterable[tuple[str, str]]) -> None:
@@ -364,11 +336,6 @@ class Catalog:
         for key in list(self.slots):
             if before[key[0]] == now[key[0]] == 1 and after[key[0]] != key:
                 self.slots[after[key[0]]] = self.slots.pop(key)
-
-
-def _may_swap_unloaded(old: ModelVersion) -> bool:
-    """Nothing of it runs and nobody waits for it: its successor need not be loaded to take over."""
-    return old.state in (ModelState.UNLOADED, ModelState.FAILED) and (old.lazy or old.away) and not old.queued
 
 
 def _key(entry: ModelSettings) -> tuple[str, str]:

@@ -45,9 +45,8 @@ class Peer:
 class Channel:
     """Sends messages to workers and hands theirs to the receivers. Lives on one event loop."""
 
-    def __init__(self, runtime_dir: Path) -> None:
-        self.endpoint = f"ipc://{runtime_dir}/workers.sock"
-        self._path = runtime_dir / "workers.sock"
+    def __init__(self) -> None:
+        self._paths: list[Path] = []
         self._loop = asyncio.get_running_loop()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
@@ -55,8 +54,6 @@ class Channel:
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
         self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.bind(self.endpoint)
-        os.chmod(self._path, 0o600)
         self._peers: dict[bytes, Peer] = {}
         self._unsent: list[Peer] = []
         self._flush_due = False
@@ -64,6 +61,14 @@ class Channel:
         self._turn = TOGETHER
         self._fd = int(self._socket.getsockopt(zmq.FD))
         self._loop.add_reader(self._fd, self._drain)
+
+    def bind(self, path: Path) -> str:
+        """Listen on a socket file, for this user only; the endpoint for workers that reach it. May be repeated."""
+        endpoint = f"ipc://{path}"
+        self._socket.bind(endpoint)
+        os.chmod(path, 0o600)
+        self._paths.append(path)
+        return endpoint
 
     def expect(self, token: str, receive: Receiver) -> Peer:
         """Accept messages of the worker that was started with this token, until `forget`."""
@@ -192,4 +197,5 @@ class Channel:
         self._loop.remove_reader(self._fd)
         self._socket.close(linger=0)
         self._context.term()
-        self._path.unlink(missing_ok=True)
+        for path in self._paths:
+            path.unlink(missing_ok=True)

@@ -1,19 +1,20 @@
 """The answer to one request piece by piece, between its worker and a client that may read more slowly.
 
-Made by the routes of streams, `routes_stream.py` and `grpc_stream.py`, where other requests call `ModelVersion.infer`.
+Made by `inference.py` for the streams of every front.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 
 from ..protocol.codec import Body
 from ..protocol.errors import Cancelled
 from ..protocol.messages import ChunkReply, InferReply, InferRequest
 
-if TYPE_CHECKING:
-    from .model import ModelVersion
+#: `ModelVersion.infer`: a request, its body, and who is told of each chunk.
+Ask = Callable[[InferRequest, Body, Callable[[ChunkReply, Body], None]], Coroutine[Any, Any, tuple[InferReply, Body]]]
 
 #: Bytes that a client may be behind; one that reads more slowly is let go.
 MAX_BEHIND = 16 << 20
@@ -29,11 +30,11 @@ class Chunk(NamedTuple):
 class Chunks:
     """What the worker has sent and the client has not been given yet. `close` it, whatever happens."""
 
-    def __init__(self, version: ModelVersion, message: InferRequest, body: Body) -> None:
+    def __init__(self, ask: Ask, message: InferRequest, body: Body) -> None:
         self._waiting: list[Chunk] = []
         self._bytes = 0
         self._arrived = asyncio.Event()
-        self._asked = asyncio.ensure_future(version.infer(message, body, self._put))
+        self._asked = asyncio.ensure_future(ask(message, body, self._put))
         self._asked.add_done_callback(self._ended)
 
     def _put(self, reply: ChunkReply, body: Body) -> None:

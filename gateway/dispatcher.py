@@ -16,57 +16,14 @@ from typing import Any
 from ..protocol.codec import Body
 from ..protocol.errors import DeadlineExceeded, QueueFull, ServingError, WorkerLost, from_wire
 from ..protocol.messages import CancelRequest, ChunkReply, ErrorReply, InferReply, InferRequest
+from .pending import OnChunk, Pending, WorkerLink
 from .waiting_line import WaitingLine
-
-#: Told of every chunk of a stream.
-OnChunk = Callable[[ChunkReply, Body], None]
 
 #: A worker that holds bodies of so many bytes gets no more of them, two batches of the largest ones (`MAX_BYTES` in
 #: workers/batching.py): they can still be cancelled here, and go to another replica.
 ENOUGH_BYTES = 64 << 20
 
 _numbers = itertools.count(1)
-
-
-class WorkerLink:
-    """A live worker as the dispatcher sees it: a way to send, and how much it may hold."""
-
-    __slots__ = ("answered", "bytes", "credits", "held", "kept", "label", "least", "overdue", "send")
-
-    def __init__(
-        self, label: str, credits: int, send: Callable[[Any, Body], None], overdue: Callable[[int], None]
-    ) -> None:
-        self.label = label
-        self.credits = credits
-        self.least = credits  # so many requests it may hold, however large they are
-        self.bytes = 0  # of the bodies that it holds
-        self.kept = 0  # credits that it gets back with the answer to what it runs alone
-        self.answered = 0
-        self.send = send
-        self.overdue = overdue  # called with the number of a request that passed its deadline in the worker
-        self.held: dict[int, Pending] = {}
-
-
-class Pending:
-    """One client's request, from its arrival to its answer."""
-
-    __slots__ = ("answer", "body", "chunk", "death", "expired", "request", "sent", "worker")
-
-    def __init__(
-        self,
-        request: InferRequest,
-        body: Body,
-        answer: asyncio.Future[tuple[InferReply, Body]],
-        chunk: OnChunk | None,
-    ) -> None:
-        self.request = request
-        self.body = body
-        self.answer = answer
-        self.chunk = chunk
-        self.worker: WorkerLink | None = None
-        self.expired = False
-        self.sent = 0.0
-        self.death = ""  # how the worker that had begun it before ended
 
 
 class Dispatcher:
@@ -97,6 +54,10 @@ class Dispatcher:
     @property
     def in_flight(self) -> int:
         return sum(len(worker.held) for worker in self._workers)
+
+    def touch(self) -> None:
+        """It is used now."""
+        self.last_used = time.monotonic()
 
     def check_queue(self) -> None:
         """Raises QueueFull where a request would find no place in the queue."""

@@ -14,17 +14,14 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ..config.quantities import human_size
-from ..config.settings import GroupSettings
+from ..config.settings import GroupSettings, ModelSettings
 from ..protocol.errors import NotReady
 from .memory_book import MemoryBook
 from .thrashing import Thrashing
 from .timeouts import timeout
-
-if TYPE_CHECKING:
-    from .model import ModelVersion
 
 log = logging.getLogger("modelhub.models")
 
@@ -36,22 +33,59 @@ class NoRoom(NotReady):
     """The group's budget is taken by models that cannot leave."""
 
 
+class Member(Protocol):
+    """A model version, as its group sees it."""
+
+    entry: ModelSettings
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def source(self) -> str:
+        """Names its content; "" until it is known."""
+
+    @property
+    def beside(self) -> Member | None:
+        """What it is to replace, and is loaded beside."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether others may be evicted for it."""
+
+    @property
+    def evictable(self) -> bool: ...
+    @property
+    def last_used(self) -> float: ...
+    @property
+    def phase_seconds(self) -> float: ...
+    @property
+    def memory_private(self) -> int:
+        """Bytes that end with its workers, as last measured."""
+
+    @property
+    def memory_of_replicas(self) -> list[int]:
+        """The same for each of its replicas, those that are not up yet included; []: it has none."""
+
+    def evict(self, reason: str) -> asyncio.Task[None]: ...
+    def load_on_demand(self) -> None: ...
+
+
 class Group:
     """The versions of one group. All on the event loop; `room` is what waits."""
 
     def __init__(self, settings: GroupSettings, book: MemoryBook) -> None:
         self.settings = settings
         self.name = settings.name
-        self.members: list[ModelVersion] = []
+        self.members: list[Member] = []
         self.loads = asyncio.Semaphore(settings.parallel_loads)
         self.evictions = 0
         #: Seconds that evicted models had been loaded.
         self.ages: deque[float] = deque(maxlen=1000)
-        self._thrashing = Thrashing(settings.name)
+        self._thrashing: Thrashing[Member] = Thrashing(settings.name)
         self._book = book
         #: Bytes kept for each version that is loaded, loads or leaves; what is measured counts where it is more.
-        self._reserved: dict[ModelVersion, int] = {}
-        self._peaks: dict[ModelVersion, int] = {}
+        self._reserved: dict[Member, int] = {}
+        self._peaks: dict[Member, int] = {}
         self._admission = asyncio.Lock()
         self._unknown = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -62,11 +96,16 @@ class Group:
         if settings.parallel_loads != self.settings.parallel_loads:
             self.loads = asyncio.Semaphore(settings.parallel_loads)
         self.settings = settings
-        for member in self.members:
-            member.lazy = member.lazy or self.lazy  # what an eager group has let go still comes back by a request
+        if self.lazy:  # what an eager group has let go comes back by a request in any case
+            for member in self.members:
+                member.load_on_demand()
         self.changed()
 
-    def forget(self, version: ModelVersion) -> None:
+    def enrol(self, version: Member) -> None:
+        """It is a member from now on."""
+        self.members.append(version)
+
+    def forget(self, version: Member) -> None:
         """It is no member any more."""
         self.members.remove(version)
         self._thrashing.forget(version)
@@ -94,10 +133,10 @@ class Group:
         """Somebody became idle or left: whoever waits for room may look again."""
         self._changed.set()
 
-    def _size(self, member: ModelVersion) -> int:
+    def _size(self, member: Member) -> int:
         return max(member.memory_private, self._reserved.get(member, 0))
 
-    def _known(self, version: ModelVersion) -> int | None:
+    def _known(self, version: Member) -> int | None:
         """Bytes that all its replicas needed last time."""
         known = self._book.size(version.source)
         return None if known is None else known * version.entry.replicas
@@ -105,7 +144,7 @@ class Group:
     # ---- before and after a load ----------------------------------------------------------------
 
     @asynccontextmanager
-    async def room(self, version: ModelVersion) -> AsyncIterator[None]:
+    async def room(self, version: Member) -> AsyncIterator[None]:
         """A place among the loads of the group and room in its budget, made by evictions where need be.
 
         At its end the version has replicas, and keeps its room until it has `left`; or none, and gives it back.
@@ -121,25 +160,26 @@ class Group:
             finally:
                 self._settle(version)
 
-    def _settle(self, version: ModelVersion) -> None:
-        if not version.replicas:
+    def _settle(self, version: Member) -> None:
+        sizes = version.memory_of_replicas
+        if not sizes:
             self._reserved.pop(version, None)
         elif version in self._reserved:
             # not all replicas need be up yet, and what the content grew to last time it may grow to again
-            measured = max(replica.memory.private for replica in version.replicas) * len(version.replicas)
+            measured = max(sizes) * len(sizes)
             known = self._known(version)
             if known is None and version.source and measured:
-                self._book.remember(version.source, measured // len(version.replicas))
+                self._book.remember(version.source, max(sizes))
             self._reserved[version] = max(measured, known or 0)
         self.changed()
 
-    def leaves(self, version: ModelVersion) -> None:
+    def leaves(self, version: Member) -> None:
         """Its processes are about to end: until they have, what they hold is not free."""
         if version in self._reserved:
             self._reserved[version] = self._size(version)
             self._note_peak(version)
 
-    def left(self, version: ModelVersion) -> None:
+    def left(self, version: Member) -> None:
         """Its processes are gone."""
         self._reserved.pop(version, None)
         peak = self._peaks.pop(version, 0) // max(version.entry.replicas, 1)
@@ -149,10 +189,10 @@ class Group:
             self._book.remember(version.source, peak if peak >= known else (3 * known + peak) // 4)
         self.changed()
 
-    def _note_peak(self, version: ModelVersion) -> None:
+    def _note_peak(self, version: Member) -> None:
         self._peaks[version] = max(self._peaks.get(version, 0), version.memory_private)
 
-    async def _admit(self, version: ModelVersion) -> None:
+    async def _admit(self, version: Member) -> None:
         """Reserve room, waiting for busy models where that helps. Raises NoRoom."""
         deadline = time.monotonic() + ADMISSION_WAIT
         while True:
@@ -174,7 +214,7 @@ class Group:
                 continue
         self._thrashing.loaded(version, self._enough)
 
-    async def _make_room(self, version: ModelVersion, need: int) -> bool:
+    async def _make_room(self, version: Member, need: int) -> bool:
         """Evict as many as it takes; none where all that may go would not be enough."""
         while not self._fits(version, need, self.loaded(), self.used()):
             victims = self._victims(version, need) if version.wanted else []
@@ -187,7 +227,7 @@ class Group:
             log.warning("%s needs %s of group %s: it is loaded alone", version.label, size, self.name)
         return True
 
-    def _fits(self, version: ModelVersion, need: int, loaded: int, used: int) -> bool:
+    def _fits(self, version: Member, need: int, loaded: int, used: int) -> bool:
         """Whether one more of this size may load. One that is larger than the whole budget may when it is alone."""
         settings = self.settings
         # the next version of a model is loaded beside it: for that moment the two count as one
@@ -196,14 +236,14 @@ class Group:
             return False
         return settings.memory_budget is None or loaded == 0 or used + need <= settings.memory_budget
 
-    def _idle(self) -> list[ModelVersion]:
+    def _idle(self) -> list[Member]:
         """Those that may go, the least recently used first."""
         return sorted((member for member in self._reserved if member.evictable), key=lambda member: member.last_used)
 
-    def _victims(self, version: ModelVersion, need: int) -> list[ModelVersion]:
+    def _victims(self, version: Member, need: int) -> list[Member]:
         """Who has to go so that it fits; nobody where that cannot be reached now."""
         loaded, used = self.loaded(), self.used()
-        victims: list[ModelVersion] = []
+        victims: list[Member] = []
         for member in self._idle():
             if member is version.beside:
                 continue  # it goes on answering until this one takes over
@@ -213,14 +253,14 @@ class Group:
                 return victims
         return []
 
-    def _someone_may_leave(self, version: ModelVersion) -> bool:
+    def _someone_may_leave(self, version: Member) -> bool:
         """A busy, loading or leaving model that is not pinned: waiting for it makes sense."""
         return any(
             member is not version and member is not version.beside and not member.entry.pinned
             for member in self._reserved
         )
 
-    def _why_full(self, version: ModelVersion, need: int) -> str:
+    def _why_full(self, version: Member, need: int) -> str:
         holders = sorted(self._reserved, key=self._size, reverse=True)
         held = ", ".join(
             f"{member.label} {human_size(self._size(member))}{' (pinned)' if member.entry.pinned else ''}"
@@ -236,7 +276,7 @@ class Group:
             f"which is held by {held or 'nobody'}{more}"
         )
 
-    def _say_full(self, version: ModelVersion) -> None:
+    def _say_full(self, version: Member) -> None:
         if not version.wanted and not self._said_full:
             self._said_full = True
             log.warning(
@@ -245,7 +285,7 @@ class Group:
                 version.label,
             )
 
-    async def _evict(self, victims: list[ModelVersion], reason: str) -> None:
+    async def _evict(self, victims: list[Member], reason: str) -> None:
         for victim in victims:
             self.evictions += 1
             self.ages.append(victim.phase_seconds)
@@ -285,10 +325,10 @@ class Group:
                         break
                     await self._evict(victims, "evicted: the group is over its memory budget")
 
-    def idlest(self) -> ModelVersion | None:
+    def idlest(self) -> Member | None:
         """The least recently used of those that may go."""
         return next(iter(self._idle()), None) if self.lazy else None
 
-    async def evict(self, victim: ModelVersion, reason: str) -> None:
+    async def evict(self, victim: Member, reason: str) -> None:
         """Let it go because the whole container needs room."""
         await self._evict([victim], reason)

@@ -9,23 +9,19 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from ..config.quantities import parse_duration
 from ..protocol.errors import InvalidRequest, ServingError
 from ..protocol.messages import InferRequest
-from ..protocol.statuses import CLIENT_GONE, statuses
-from .errors import safe_id, status_of
+from .counters import Counters
 from .grpc_generated import open_inference_pb2 as pb
-from .request_log import Caller
+from .inference import Exchange, client_timeout
+from .request_log import Caller, safe_id
+from .statuses import statuses
 from .waiting_line import bounded, priority_of
-
-if TYPE_CHECKING:
-    from .metrics import Metrics
-    from .model import ModelVersion
 
 log = logging.getLogger("modelhub.grpc")
 
@@ -44,7 +40,10 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 class Call(Caller):
-    """One call, which may bring many requests (a stream)."""
+    """One call, which may bring many requests (a stream), as the log and a trace tell of it."""
+
+    known_id: str | None = None
+    trace_parent = ""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -58,30 +57,30 @@ class Call(Caller):
             self.known_id = safe_id(self._ours.get(REQUEST_ID))
             self.trace_parent = self._ours.get(TRACE_PARENT, "")
 
-    def message(self, version: ModelVersion, kind: str, received: float, request: pb.ModelInferRequest) -> InferRequest:
-        """What the worker is told of a request besides its body; `received` in seconds of CLOCK_MONOTONIC.
-
-        The deadline is the call's own or the entry's, the earlier one. Raises InvalidRequest.
-        """
-        timeout = version.timeout
-        remaining = self._context.time_remaining()
-        if remaining is not None and remaining < timeout:
-            timeout = remaining
-        # By position, in the order of the fields: twice as fast as by name.
-        message = InferRequest(0, kind, received + timeout, received, "", "", None, {}, {}, "", "", self.trace_parent)
-        if request.parameters:
-            message.priority = _priority(request)
-        if self._ours:
-            if TIMEOUT in self._ours:
-                message.deadline = min(message.deadline, received + _duration(self._ours[TIMEOUT]))
-            if PRIORITY in self._ours:
-                message.priority = priority_of(self._ours[PRIORITY])
-        if version.wants_headers:
-            message.headers = self.headers()
-        return message
-
     def headers(self) -> dict[str, str]:
         return {name: value for name, value in self._metadata if isinstance(value, str)}
+
+    def told(self, status: int, error: BaseException | None) -> str:
+        return "OK" if error is None else statuses(error).grpc
+
+    def describe(self, exchange: Exchange, request: pb.ModelInferRequest) -> None:
+        """Tell the worker of one request what the call's metadata and its parameters say. Raises InvalidRequest.
+
+        The deadline is the call's own or the entry's, the earlier one.
+        """
+        timeout = self._context.time_remaining()
+        priority = InferRequest.priority
+        if request.parameters:
+            priority = _priority(request)
+        if self._ours:
+            if TIMEOUT in self._ours:
+                own = client_timeout(self._ours[TIMEOUT], TIMEOUT)
+                timeout = own if timeout is None else min(timeout, own)
+            if PRIORITY in self._ours:
+                priority = priority_of(self._ours[PRIORITY])
+        message = exchange.describe(trace_parent=self.trace_parent, timeout=timeout)
+        if priority != message.priority:
+            message.priority = priority
 
 
 def _priority(request: pb.ModelInferRequest) -> int:
@@ -90,13 +89,6 @@ def _priority(request: pb.ModelInferRequest) -> int:
         return InferRequest.priority
     parameter = request.parameters["priority"]
     return bounded(parameter.int64_param or parameter.uint64_param)
-
-
-def _duration(text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise InvalidRequest(f"{TIMEOUT}: {str(error)[:200]}") from None
 
 
 # ---- messages ------------------------------------------------------------------------------------
@@ -120,20 +112,13 @@ def parse(kind: type[M], message: bytes) -> M:
 # ---- errors --------------------------------------------------------------------------------------
 
 
-def code_of(error: BaseException) -> str:
-    """The name of the gRPC code for what was raised while a request was answered."""
-    if isinstance(error, ServingError):
-        return statuses(error).grpc
-    return "CANCELLED" if status_of(error) == CLIENT_GONE else "INTERNAL"
-
-
-async def abort(context: Context, error: Exception, metrics: Metrics, call: Call | None = None) -> NoReturn:
+async def abort(context: Context, error: Exception, counters: Counters, call: Call | None = None) -> NoReturn:
     """End the call with the error's code, how long to wait before a retry where one can help, and the request's id."""
     if not isinstance(error, ServingError):
         log.error("a gRPC call failed in the gateway itself", exc_info=error)
         error = ServingError("internal error")
     code = statuses(error).grpc
-    metrics.grpc_error(code)
+    counters.grpc_error(code)
     trailers = []
     if error.retry_after is not None:
         trailers.append(("retry-after", str(max(1, math.ceil(error.retry_after)))))

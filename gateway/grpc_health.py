@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ..protocol.errors import NotFound
 from .grpc_service import SERVICE
-
-if TYPE_CHECKING:
-    from .registry import Registry
+from .registry import Registry
 
 LIVENESS = "liveness"
 #: Seconds between two looks for those who watch.

@@ -11,30 +11,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import orjson
 
 from ..protocol.codec import Body
 from ..protocol.errors import ServingError, from_wire
 from ..protocol.kinds import INFER, STREAM
-from ..protocol.messages import InferReply, InferRequest
 from ..protocol.statuses import code_of_status
-from . import request_log
 from .chunks import Chunk, Chunks
-from .errors import status_of
-from .grpc_call import LARGE, REQUEST_ID, Call, Context, abort, aside, code_of, parse
+from .counters import Counters
+from .grpc_call import LARGE, REQUEST_ID, Call, Context, abort, aside, parse
 from .grpc_codec import is_raw, respond, to_response, to_wire
 from .grpc_generated import open_inference_pb2 as pb
-from .lifecycle import ModelState
-from .registry import now_serving
-from .request_log import id_of
-
-if TYPE_CHECKING:
-    from .bodies import Bodies
-    from .metrics import Metrics
-    from .model import ModelVersion
-    from .registry import Registry
+from .inference import Exchange, Inference
+from .states import ModelState
+from .statuses import statuses
 
 #: Names of the routes in metrics, logs and traces.
 UNARY, STREAMED = "grpc", "grpc_stream"
@@ -49,165 +41,154 @@ class Respond(Protocol):
     def __call__(self, body: Body, json_size: int | None, *, raw: bool) -> bytes: ...
 
 
-class Inference:
+class GrpcInference:
     """The two methods; messages come in and go out as bytes."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, bodies: Bodies) -> None:
-        self._registry = registry
-        self._metrics = metrics
-        self._bodies = bodies
+    def __init__(self, inference: Inference, counters: Counters) -> None:
+        self._inference = inference
+        self._counters = counters
 
     async def infer(self, message: bytes, context: Context) -> bytes:
         """One request, one answer."""
-        asked = _Asked(context, UNARY, self._bodies)
+        call = Call(context)
         try:
-            await asked.read(message, self._registry)
-            answer = await asked.answer(respond)
+            asked = _Asked(message)
+            await asked.parse()
+            with self._begin(asked, call, UNARY) as exchange:
+                answer = await _whole(asked, call, exchange, respond)
         except Exception as error:
-            await abort(context, error, self._metrics, asked)
-        if asked.known_id is not None:
-            context.set_trailing_metadata(((REQUEST_ID, asked.known_id),))
+            await abort(context, error, self._counters, call)
+        if call.known_id is not None:
+            context.set_trailing_metadata(((REQUEST_ID, call.known_id),))
         return answer
 
     async def stream(self, messages: AsyncIterator[bytes], context: Context) -> None:
         """Each request's answers, in their order; an error is an answer too and does not end the stream."""
-        asked = _Asked(context, STREAMED, self._bodies)
-        await context.send_initial_metadata(((REQUEST_ID, id_of(asked)),))
+        call = Call(context)
+        await context.send_initial_metadata(((REQUEST_ID, call.id),))
         async for message in messages:
+            asked = _Asked(message)
             try:
-                await asked.read(message, self._registry)
-                if asked.version.streams or asked.version.state is not ModelState.READY:  # then nobody knows yet
-                    await asked.answer_in_pieces(context)
-                else:
-                    await context.write(await asked.answer(_final))
+                await asked.parse()
+                with self._begin(asked, call, STREAMED) as exchange:
+                    version = exchange.version
+                    if version.streams or version.state is not ModelState.READY:  # then nobody knows yet
+                        await _Pieces(asked, call, exchange, context).send_all()
+                    else:
+                        await context.write(await _whole(asked, call, exchange, _final))
             except ServingError as error:
-                self._metrics.grpc_error(code_of(error))
+                self._counters.grpc_error(statuses(error).grpc)
                 await context.write(_error(asked.request, error))
             except Exception as error:
-                await abort(context, error, self._metrics, asked)
+                await abort(context, error, self._counters, call)
+
+    def _begin(self, asked: _Asked, call: Call, route: str) -> Exchange:
+        request = asked.request
+        return self._inference.begin(
+            request.model_name, request.model_version or None, call, INFER, route, asked.started
+        )
 
 
-class _Asked(Call):
-    """A call with its one request, or that of its requests which is being answered."""
+class _Asked:
+    """One request: its message, parsed by `parse`."""
 
-    version: ModelVersion
+    __slots__ = ("_message", "raw", "request", "size", "started")
 
-    def __init__(self, context: Context, route: str, bodies: Bodies) -> None:
-        super().__init__(context)
-        self._bodies = bodies
+    def __init__(self, message: bytes) -> None:
+        self.started = time.monotonic_ns()
+        self.size = len(message)
+        self.raw = True
         self.request = _NOTHING
-        self._route = route
-        self._started = time.monotonic_ns()
-        self._size = 0  # bytes of the message
-        self._raw = True
+        self._message = message
 
-    async def read(self, message: bytes, registry: Registry) -> None:
-        """Begin with the next request. Raises InvalidRequest and NotFound."""
-        self.request = _NOTHING
-        self._started = time.monotonic_ns()
-        self._size = len(message)
-        self.request = request = await aside(len(message), parse, pb.ModelInferRequest, message)
-        self._raw = is_raw(request)
-        self.version = registry.find(request.model_name, request.model_version or None)
+    async def parse(self) -> None:
+        """Raises InvalidRequest."""
+        self.request = await aside(self.size, parse, pb.ModelInferRequest, self._message)
+        self.raw = is_raw(self.request)
+        self._message = b""
 
-    async def _to_worker(self, kind: str) -> tuple[InferRequest, Body]:
-        message = self.message(self.version, kind, self._started / 1e9, self.request)
-        if self._size <= LARGE:
-            body, message.json_size = to_wire(self.request)
+    async def to_worker(self, exchange: Exchange) -> Body:
+        """The body for the worker, whose message is told how it begins. Raises InvalidRequest and QueueFull."""
+        if self.size <= LARGE:
+            body, exchange.message.json_size = to_wire(self.request)
         else:
-            self.version.check_queue()
-            body, message.json_size = await asyncio.to_thread(to_wire, self.request)
-            self.version = now_serving(self.version, named=bool(self.request.model_version))
-            if self.version.wants_headers:
-                message.headers = self.headers()
-        return message, body
+            exchange.check_queue()
+            body, exchange.message.json_size = await asyncio.to_thread(to_wire, self.request)
+            exchange.follow()
+        return body
 
-    async def answer(self, make: Respond) -> bytes:
-        """The answer in one piece. Counts how it ends; raises leaves of ServingError."""
-        reply: InferReply | None = None
-        try:
-            with self._bodies.holding(self._size):
-                message, body = await self._to_worker(INFER)
-                reply, output = await self.version.infer(message, body)
-            if reply.status >= 400:
-                raise _error_of(reply.status, output)
-            if len(output) <= LARGE:
-                answer = make(output, reply.json_size, raw=self._raw)
-            else:
-                answer = await asyncio.to_thread(make, output, reply.json_size, raw=self._raw)
-        except BaseException as error:
-            self._failed(error, reply)
-            raise
-        self._succeeded(reply)
-        return answer
 
-    async def answer_in_pieces(self, context: Context) -> None:
-        """Send a response per piece. Counts how it ends; raises leaves of ServingError."""
-        reply: InferReply | None = None
-        try:
-            with self._bodies.holding(self._size):
-                message, body = await self._to_worker(STREAM)
-                chunks = Chunks(self.version, message, body)
+async def _whole(asked: _Asked, call: Call, exchange: Exchange, make: Respond) -> bytes:
+    """The answer in one piece. Raises leaves of ServingError."""
+    call.describe(exchange, asked.request)
+    with exchange.holding(asked.size):
+        exchange.reply, output = await exchange.ask(await asked.to_worker(exchange))
+    reply = exchange.reply
+    if reply.status >= 400:
+        raise _error_of(reply.status, output)
+    if len(output) <= LARGE:
+        return make(output, reply.json_size, raw=asked.raw)
+    return await asyncio.to_thread(make, output, reply.json_size, raw=asked.raw)
+
+
+class _Pieces:
+    """The answer as a response per piece, to a request of a stream."""
+
+    def __init__(self, asked: _Asked, call: Call, exchange: Exchange, context: Context) -> None:
+        self._asked = asked
+        self._call = call
+        self._exchange = exchange
+        self._context = context
+
+    async def send_all(self) -> None:
+        """Raises leaves of ServingError."""
+        exchange = self._exchange
+        exchange.kind = STREAM
+        self._call.describe(exchange, self._asked.request)
+        with exchange.holding(self._asked.size):
+            chunks = exchange.pieces(await self._asked.to_worker(exchange))
+            try:
+                last = await self._forward(chunks)
                 try:
-                    last = await self._forward(chunks, context)
-                    try:
-                        reply, rest = await chunks.end()
-                        if reply.status >= 400:
-                            raise _error_of(reply.status, rest)
-                    except ServingError:
-                        await self._send(last, context, final=False)
-                        raise
-                    if last is not None:
-                        await self._send(last, context, final=True)
-                    elif self._wants_empty_final():
-                        await context.write(self._empty_final())
-                finally:
-                    chunks.close()
-        except BaseException as error:
-            self._failed(error, reply)
-            raise
-        self._succeeded(reply)
+                    exchange.reply, rest = await chunks.end()
+                    if exchange.reply.status >= 400:
+                        raise _error_of(exchange.reply.status, rest)
+                except ServingError:
+                    await self._send(last, final=False)
+                    raise
+                if last is not None:
+                    await self._send(last, final=True)
+                elif self._wants_empty_final():
+                    await self._context.write(self._empty_final())
+            finally:
+                chunks.close()
 
-    async def _forward(self, chunks: Chunks, context: Context) -> Chunk | None:
+    async def _forward(self, chunks: Chunks) -> Chunk | None:
         """Send all pieces but the one that may be the last; where the client wants to know the end otherwise, all."""
         held: Chunk | None = None
         while found := await chunks.take():
             for chunk in found:
-                await self._send(held, context, final=False)
+                await self._send(held, final=False)
                 held = chunk
-            if self.version.streams and self._wants_empty_final():
-                await self._send(held, context, final=False)
+            if self._exchange.version.streams and self._wants_empty_final():
+                await self._send(held, final=False)
                 held = None
         return held
 
-    async def _send(self, chunk: Chunk | None, context: Context, *, final: bool) -> None:
+    async def _send(self, chunk: Chunk | None, *, final: bool) -> None:
         if chunk is not None:
             make = _final if final else _not_final
-            await context.write(await aside(len(chunk.body), make, chunk.body, chunk.json_size, raw=self._raw))
+            body = await aside(len(chunk.body), make, chunk.body, chunk.json_size, raw=self._asked.raw)
+            await self._context.write(body)
 
     def _wants_empty_final(self) -> bool:
-        parameters = self.request.parameters
+        parameters = self._asked.request.parameters
         return EMPTY_FINAL in parameters and parameters[EMPTY_FINAL].bool_param
 
     def _empty_final(self) -> bytes:
-        version = self.version
-        response = pb.ModelInferResponse(model_name=version.name, model_version=version.version, id=self.request.id)
+        name, version = self._exchange.version.name, self._exchange.version.version
+        response = pb.ModelInferResponse(model_name=name, model_version=version, id=self._asked.request.id)
         return _marked(response, final=True)
-
-    # ---- how it ended ----------------------------------------------------------------------------
-
-    def _succeeded(self, reply: InferReply) -> None:
-        elapsed = time.monotonic_ns() - self._started
-        self.status = "OK"
-        self.version.stats.succeed(self._route, 200, elapsed, reply)
-        request_log.succeeded(self, self.version, self._route, 200, elapsed, reply)
-
-    def _failed(self, error: BaseException, reply: InferReply | None) -> None:
-        elapsed, status = time.monotonic_ns() - self._started, status_of(error)
-        self.status = code_of(error)
-        self.version.stats.fail(self._route, status, elapsed)
-        said = reply if reply is not None and reply.status >= 400 else error
-        request_log.failed(self, self.version, self._route, status, elapsed, said)
 
 
 def _final(body: Body, json_size: int | None, *, raw: bool) -> bytes:

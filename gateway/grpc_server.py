@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
@@ -13,14 +12,12 @@ from grpc_reflection.v1alpha import reflection
 
 from ..config.server import ServerSettings
 from ..protocol.errors import ConfigError
+from .control import Control
+from .counters import Counters
+from .descriptions import Descriptions
 from .grpc_health import Health
 from .grpc_service import SERVICE, InferenceService
-
-if TYPE_CHECKING:
-    from .bodies import Bodies
-    from .metrics import Metrics
-    from .registry import Registry
-    from .routes_control import Control
+from .inference import Inference
 
 #: Protobuf's own limit, and that of gRPC's setting.
 MAX_MESSAGE = (1 << 31) - 1
@@ -30,15 +27,19 @@ CLOSE_GRACE = 1.0
 
 @asynccontextmanager
 async def listening(
-    settings: ServerSettings, registry: Registry, metrics: Metrics, bodies: Bodies, control: Control | None
+    settings: ServerSettings,
+    inference: Inference,
+    about: Descriptions,
+    counters: Counters,
+    control: Control | None,
 ) -> AsyncIterator[str]:
     """A gRPC server on `grpc_port`; yields its address, host:port. Raises ConfigError if the port is taken."""
     assert settings.grpc_port is not None
     server = grpc.aio.server(options=_options(settings.max_body))
-    service = InferenceService(registry, metrics, bodies, control)
+    service = InferenceService(inference, about, counters, control)
     handlers = service.handlers()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.full_name, handlers),))
-    health_pb2_grpc.add_HealthServicer_to_server(Health(registry), server)
+    health_pb2_grpc.add_HealthServicer_to_server(Health(about.registry), server)
     names = (SERVICE.full_name, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
     host = settings.host.strip("[]")

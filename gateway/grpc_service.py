@@ -8,32 +8,23 @@ come in and go out as bytes: so one that cannot be parsed is answered like any o
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
-from .. import __version__
 from ..protocol.errors import NotFound, NotSupported
+from .control import Control
+from .counters import Counters
+from .descriptions import SCHEDULE_POLICY, Descriptions
 from .grpc_call import Context, abort, aside, parse
 from .grpc_generated import open_inference_pb2 as pb
-from .grpc_infer import Inference
-from .model_config import model_config
-from .routes_repository import index_row
-from .routes_stats import statistics
-from .routes_v2 import EXTENSIONS, REPOSITORY, SCHEDULE_POLICY
-
-if TYPE_CHECKING:
-    from .bodies import Bodies
-    from .metrics import Metrics
-    from .model import ModelVersion
-    from .registry import Registry
-    from .routes_control import Control
+from .grpc_infer import GrpcInference
+from .inference import Inference
+from .statistics import statistics
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
-#: What gRPC's metadata have of ours.
-_METADATA = ("platform", "inputs", "outputs")
 
 
 def _parameter(value: pb.ModelRepositoryParameter) -> Any:
@@ -44,12 +35,13 @@ def _parameter(value: pb.ModelRepositoryParameter) -> Any:
 class InferenceService:
     """One method per call of the service, named as it in snake_case: request -> answer, or a ServingError."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, bodies: Bodies, control: Control | None) -> None:
+    def __init__(self, inference: Inference, about: Descriptions, counters: Counters, control: Control | None) -> None:
         """`control`: loads and unloads; None where that is not open."""
-        self._registry = registry
-        self._metrics = metrics
+        self._about = about
+        self._registry = about.registry
+        self._counters = counters
         self._control = control
-        self._inference = Inference(registry, metrics, bodies)
+        self._inference = GrpcInference(inference, counters)
 
     # ---- server and models -----------------------------------------------------------------------
 
@@ -60,27 +52,21 @@ class InferenceService:
         return pb.ServerReadyResponse(ready=self._registry.readiness().ready)
 
     async def server_metadata(self, request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
-        control = [REPOSITORY] if self._control is not None else []
-        extensions = [*EXTENSIONS, SCHEDULE_POLICY, *control]
-        return pb.ServerMetadataResponse(name="modelhub-serving", version=__version__, extensions=extensions)
+        return pb.ServerMetadataResponse(**self._about.server(SCHEDULE_POLICY))
 
     async def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
         """False for a model that is not there too, as Triton says it: clients wait in a loop for one to be loaded."""
         try:
-            return pb.ModelReadyResponse(ready=self._find(request.name, request.version).ready)
+            return pb.ModelReadyResponse(ready=self._registry.find(request.name, request.version or None).ready)
         except NotFound:
             return pb.ModelReadyResponse(ready=False)
 
     async def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
-        version = self._find(request.name, request.version)
-        metadata = await version.metadata()
-        known = {key: value for key, value in metadata.items() if key in _METADATA}
-        versions = [each.version for each in self._registry.versions(version.name) if each.version]
-        answer = pb.ModelMetadataResponse(name=version.name, versions=versions)
-        return ParseDict(known, answer, ignore_unknown_fields=True)
+        metadata = await self._about.model(request.name, request.version or None)
+        return ParseDict(metadata, pb.ModelMetadataResponse(), ignore_unknown_fields=True)
 
     async def model_config(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
-        config = await model_config(self._find(request.name, request.version))
+        config = await self._about.config(request.name, request.version or None)
         return ParseDict({"config": config}, pb.ModelConfigResponse(), ignore_unknown_fields=True)
 
     async def model_statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
@@ -90,9 +76,8 @@ class InferenceService:
     # ---- repository ------------------------------------------------------------------------------
 
     async def repository_index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
-        rows = [index_row(version) for version in self._registry.all()]
-        chosen = [row for row in rows if row["state"] == "READY" or not request.ready]
-        return pb.RepositoryIndexResponse(models=[pb.RepositoryIndexResponse.ModelIndex(**row) for row in chosen])
+        rows = self._about.index(only_ready=request.ready)
+        return pb.RepositoryIndexResponse(models=[pb.RepositoryIndexResponse.ModelIndex(**row) for row in rows])
 
     async def repository_model_load(self, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
         parameters = {name: _parameter(value) for name, value in request.parameters.items()}
@@ -109,9 +94,6 @@ class InferenceService:
         if self._control is None:
             raise NotSupported("models are loaded and unloaded on the admin port (server.admin), not here")
         return self._control
-
-    def _find(self, name: str, version: str) -> ModelVersion:
-        return self._registry.find(name, version or None)
 
     # ---- gRPC's table ----------------------------------------------------------------------------
 
@@ -135,6 +117,6 @@ class InferenceService:
             try:
                 return (await answer(await aside(len(message), parse, kind, message))).SerializeToString()
             except Exception as error:
-                await abort(context, error, self._metrics)
+                await abort(context, error, self._counters)
 
         return guarded

@@ -1,29 +1,24 @@
-"""One inference over HTTP: headers and query into an InferRequest, the body's bytes on unread, the reply back.
+"""One inference over HTTP: headers and query into the worker's message, the body's bytes on unread, the reply back.
 
-Every request to a model passes through `answer`; it is the hot path of the gateway.
+`HttpFront.answer` is how every route but those of streams has a model answer.
 """
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
+from aiohttp.web_request import Request
 from multidict import istr
 
-from ..config.quantities import parse_duration
+from ..protocol.codec import Body
 from ..protocol.errors import InvalidRequest, ServingError
-from ..protocol.kinds import INFER
-from ..protocol.messages import InferReply, InferRequest
-from . import request_log
-from .errors import JSON, X_REQUEST_ID, request_id, status_of
+from ..protocol.messages import InferReply
+from .bodies import read_body, small_body
+from .errors import JSON, X_REQUEST_ID, HttpCaller, request_id
+from .inference import Exchange, Inference, client_timeout
 from .quick_answer import QuickAnswer
-from .registry import now_serving
 from .waiting_line import priority_of
-
-if TYPE_CHECKING:
-    from .bodies import Bodies
-    from .model import ModelVersion
 
 JSON_SIZE = istr("Inference-Header-Content-Length")
 TRACE_PARENT = istr("traceparent")
@@ -35,76 +30,62 @@ BORROW_ABOVE = 65536
 #: Digits of a length that is worth looking at: more is larger than any body.
 MAX_DIGITS = 15
 
-
-async def answer(
-    version: ModelVersion, request: web.BaseRequest, bodies: Bodies, kind: str = INFER
-) -> web.StreamResponse:
-    """Have the model answer this request. Counts how it ends; raises leaves of ServingError."""
-    started = time.monotonic_ns()
-    stats = version.stats
-    try:
-        message = to_message(request, version, kind, started / 1e9)
-        body = bodies.small(request)
-        if body is not None:
-            reply, output = await version.infer(message, body)
-        else:
-            version.check_queue()
-            async with bodies.read(request, message.deadline) as body:
-                version = serving_now(version, request, message)
-                stats = version.stats
-                reply, output = await version.infer(message, body)
-        del body  # the answer may take a while to be written
-        headers = _headers_of(reply)
-    except BaseException as error:
-        status, elapsed = status_of(error), time.monotonic_ns() - started
-        stats.fail(kind, status, elapsed)
-        request_log.failed(request, version, kind, status, elapsed, error)
-        raise
-    status = reply.status or 200
-    if not 200 <= status <= 599:
-        status = 500
-    elapsed = time.monotonic_ns() - started
-    if status < 400:
-        stats.succeed(kind, status, elapsed, reply)
-        request_log.succeeded(request, version, kind, status, elapsed, reply)
-    else:
-        stats.fail(kind, status, elapsed)
-        request_log.failed(request, version, kind, status, elapsed, reply)
-    if status == 200 and not reply.content_encoding and len(output) <= BORROW_ABOVE and QuickAnswer.fits(request):
-        return QuickAnswer(reply.content_type, reply.json_size, output)
-    if not isinstance(output, memoryview):
-        return web.Response(body=output, status=status, headers=headers)
-    if output.nbytes <= BORROW_ABOVE:
-        return web.Response(body=bytes(output), status=status, headers=headers)
-    return await _write(request, status, headers, output)
+Handler = Callable[[Request], Awaitable[web.StreamResponse]]
 
 
-def check_early(version: ModelVersion, request: web.BaseRequest, bodies: Bodies) -> None:
-    """Before a client sends its body: raises TooLarge and QueueFull, and counts that, as `answer` would."""
-    try:
-        version.check_queue()
-        bodies.check(request)
-    except ServingError as error:
-        status = status_of(error)
-        version.stats.fail(INFER, status, 0)
-        request_log.failed(request, version, INFER, status, 0, error)
-        raise
+class HttpFront:
+    """Has models answer HTTP requests; `kind` is what the worker is asked for."""
+
+    def __init__(self, inference: Inference) -> None:
+        self.inference = inference
+
+    def begin(self, request: Request, kind: str, model: str | None = None) -> Exchange:
+        """The exchange of the model and version in the path, or of `model`. Raises NotFound."""
+        match = request.match_info
+        name = match["model"] if model is None else model
+        return self.inference.begin(name, match.get("version"), HttpCaller(request), kind)
+
+    async def answer(self, request: Request, kind: str, model: str | None = None) -> web.StreamResponse:
+        """The model's answer to this request. Raises leaves of ServingError."""
+        with self.begin(request, kind, model) as exchange:
+            describe(exchange, request)
+            body = small_body(request, self.inference.budget)
+            if body is not None:
+                exchange.reply, output = await exchange.ask(body)
+            else:
+                exchange.check_queue()
+                async with read_body(request, self.inference.budget, exchange.message.deadline) as body:
+                    exchange.follow()
+                    exchange.reply, output = await exchange.ask(body)
+            del body  # the answer may take a while to be written
+            reply = exchange.reply
+            headers = _headers_of(reply)
+        return await _respond(request, exchange.status, headers, reply, output)
+
+    def route(self, path: str, handler: Handler, kind: str) -> web.RouteDef:
+        """POST to a model; who waits for leave to send a body is told early what it would be refused with."""
+
+        async def expect(request: Request) -> None:
+            match, size = request.match_info, request.content_length or 0
+            if "model" in match:
+                self.inference.refuse_early(match["model"], match.get("version"), HttpCaller(request), kind, size)
+            else:
+                self.inference.budget.check(size)
+            if request.version < HttpVersion11:
+                return  # such a client knows no interim answers
+            if request.headers["Expect"].lower() != "100-continue":
+                raise web.HTTPExpectationFailed(text=f"Expect: {request.headers['Expect'][:100]} is not understood")
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # the answer has not begun yet
+
+        return web.post(path, handler, expect_handler=expect)
 
 
-def serving_now(version: ModelVersion, request: web.BaseRequest, message: InferRequest) -> ModelVersion:
-    """The version, or what has taken over from it while the body arrived."""
-    version = now_serving(version, named="version" in getattr(request, "match_info", ()))
-    if version.wants_headers:
-        message.headers = _lower_headers(request)
-    return version
+def describe(exchange: Exchange, request: web.BaseRequest) -> None:
+    """Tell the worker of the request what its headers and its query say. Raises InvalidRequest.
 
-
-def to_message(request: web.BaseRequest, version: ModelVersion, kind: str, received: float) -> InferRequest:
-    """What the worker is told of a request besides its body. Raises InvalidRequest.
-
-    `received` is in seconds of CLOCK_MONOTONIC; the deadline is the entry's timeout later, or the client's own
-    (`X-Request-Timeout: 250ms`) when that is shorter; `X-Request-Priority: 1` goes before others in the queue.
-    All text in the message can be encoded as UTF-8.
+    The deadline is the entry's timeout after the arrival, or the client's own (`X-Request-Timeout: 250ms`) when that is
+    shorter; `X-Request-Priority: 1` goes before others in the queue. All text in the message can be encoded as UTF-8.
     """
     header = request.headers.get
     content_type = header(hdrs.CONTENT_TYPE, "")
@@ -120,25 +101,18 @@ def to_message(request: web.BaseRequest, version: ModelVersion, kind: str, recei
         and trace.isascii()
     ):
         raise InvalidRequest("Content-Type, Content-Encoding, Accept, Accept-Encoding and traceparent must be ASCII")
-    # The dispatcher numbers it. By position, in the order of the fields: twice as fast as by name.
-    message = InferRequest(0, kind, 0.0, received, content_type, encoding, None, {}, {}, accept, accept_encoding, trace)
+    own = header(X_REQUEST_TIMEOUT)
+    timeout = None if own is None else client_timeout(own, X_REQUEST_TIMEOUT)
+    message = exchange.describe(content_type, encoding, accept, accept_encoding, trace, timeout)
     size = header(JSON_SIZE)
     if size is not None:
         message.json_size = _json_size(size)
-    timeout = version.timeout
-    own = header(X_REQUEST_TIMEOUT)
-    if own is not None:
-        timeout = min(timeout, _duration(own))
-    message.deadline = received + timeout
     priority = header(X_REQUEST_PRIORITY)
     if priority is not None:
         message.priority = priority_of(priority)
     url = request.rel_url
     if url.raw_query_string:
         message.query = dict(url.query)
-    if version.wants_headers:
-        message.headers = _lower_headers(request)
-    return message
 
 
 def _json_size(text: str) -> int:
@@ -147,24 +121,6 @@ def _json_size(text: str) -> int:
             f"{JSON_SIZE}: {text[:100]!r} is not the number of bytes of the JSON part; write digits only"
         )
     return int(text)
-
-
-def _duration(text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise InvalidRequest(f"{X_REQUEST_TIMEOUT}: {str(error)[:200]}") from None
-
-
-def _lower_headers(request: web.BaseRequest) -> dict[str, str]:
-    """Lower-case names to values; a header that came several times is joined with commas."""
-    found: dict[str, str] = {}
-    for name, value in request.headers.items():
-        name = name.lower()
-        if not value.isascii():
-            value = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        found[name] = f"{found[name]}, {value}" if name in found else value
-    return found
 
 
 # ---- answers -------------------------------------------------------------------------------------
@@ -184,9 +140,19 @@ def _headers_of(reply: InferReply) -> dict[str, str]:
     return headers
 
 
-async def _write(
-    request: web.BaseRequest, status: int, headers: dict[str, str], body: memoryview
+async def _respond(
+    request: Request, status: int, headers: dict[str, str], reply: InferReply, output: Body
 ) -> web.StreamResponse:
+    if status == 200 and not reply.content_encoding and len(output) <= BORROW_ABOVE and QuickAnswer.fits(request):
+        return QuickAnswer(reply.content_type, reply.json_size, output)
+    if not isinstance(output, memoryview):
+        return web.Response(body=output, status=status, headers=headers)
+    if output.nbytes <= BORROW_ABOVE:
+        return web.Response(body=bytes(output), status=status, headers=headers)
+    return await _write(request, status, headers, output)
+
+
+async def _write(request: Request, status: int, headers: dict[str, str], body: memoryview) -> web.StreamResponse:
     """Send a large body from where it is; aiohttp's own Response would copy it first."""
     known = request_id(request)
     if known is not None:

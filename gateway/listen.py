@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -10,46 +9,56 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from aiohttp import web
 
 from .. import __version__
 from ..config.server import ServerSettings
 from ..protocol.errors import ConfigError
-from .app import make_admin_app, make_app, make_runner
-from .bodies import Bodies, max_buffered
+from .app import make_admin_app, make_app
+from .connection import make_runner
+from .control import Control
+from .counters import Counters
+from .descriptions import Descriptions
+from .inference import Inference
 from .metrics import Metrics
-from .registry import Registry
-from .routes_control import Control
 
 log = logging.getLogger("modelhub.server")
 
 
+class Doors(NamedTuple):
+    """What stands behind the ports, for every front."""
+
+    inference: Inference
+    about: Descriptions
+    metrics: Metrics
+    counters: Counters
+    control: Control
+
+
 @asynccontextmanager
-async def listening(
-    server: ServerSettings, registry: Registry, metrics: Metrics, control: Control
-) -> AsyncIterator[str]:
+async def listening(server: ServerSettings, doors: Doors) -> AsyncIterator[str]:
     """Open the ports, say where, leave a note of it for `modelhub status`. Yields the main port's URL."""
     place = server.admin_place
-    bodies = Bodies(server.max_body, await asyncio.to_thread(max_buffered, server))
-    metrics.watch_bodies(bodies)
+    control = doors.control if place == "same" else None
+    about = doors.about.open_to_control(control is not None)
     async with AsyncExitStack() as stack:
-        app = make_app(registry, server, metrics, bodies, control if place == "same" else None)
-        url = await _listen(app, server.host, server.port, stack)
+
+        async def listen(app: web.Application, host: str, port: int) -> str:
+            limit, count = server.max_connections, doors.counters.error
+            runner = make_runner(app, grace=server.shutdown_grace, max_connections=limit, count=count)
+            return await _listen(runner, host, port, stack)
+
+        main = make_app(doors.inference, about, doors.metrics, doors.counters, control)
+        url = await listen(main, server.host, server.port)
         admin_url = url if place == "same" else ""
         if isinstance(place, int):
-            admin = make_admin_app(registry, server, metrics, control)
-            admin_url = await _listen(admin, "127.0.0.1", place, stack)
-        grpc_url = await stack.enter_async_context(_listen_grpc(server, registry, metrics, bodies, control))
-        pid, host = os.getpid(), os.uname().nodename  # containers that share the folder have the same process ids
-        note = Path(server.state_dir) / "gateways" / f"{pid}@{host}.json"
-        note.parent.mkdir(parents=True, exist_ok=True)
-        facts = {"pid": pid, "host": host, "url": url, "admin_url": admin_url, "grpc_url": grpc_url}
-        facts["started"] = time.time()
-        part = note.with_name(f"{note.name}.part")
-        part.write_text(json.dumps(facts), encoding="utf-8")
-        part.replace(note)  # whole or not at all
-        stack.callback(note.unlink, missing_ok=True)
+            admin_url = await listen(make_admin_app(doors.about, doors.control), "127.0.0.1", place)
+        grpc_url = await stack.enter_async_context(
+            _listen_grpc(server, doors.inference, about, doors.counters, control)
+        )
+        _leave_note(server, {"url": url, "admin_url": admin_url, "grpc_url": grpc_url}, stack)
         log.info("modelhub-serving %s listens on %s%s", __version__, url, f" and grpc://{grpc_url}" if grpc_url else "")
         if not server.is_loopback:
             log.warning(
@@ -60,8 +69,19 @@ async def listening(
         yield url
 
 
-async def _listen(app: web.Application, host: str, port: int, stack: AsyncExitStack) -> str:
-    runner = make_runner(app)
+def _leave_note(server: ServerSettings, urls: dict[str, str], stack: AsyncExitStack) -> None:
+    """`<state_dir>/gateways/<pid>@<host>.json`, whole or not at all; it goes when the stack is closed."""
+    pid, host = os.getpid(), os.uname().nodename  # containers that share the folder have the same process ids
+    note = Path(server.state_dir) / "gateways" / f"{pid}@{host}.json"
+    note.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"pid": pid, "host": host, **urls, "started": time.time()}
+    part = note.with_name(f"{note.name}.part")
+    part.write_text(json.dumps(facts), encoding="utf-8")
+    part.replace(note)
+    stack.callback(note.unlink, missing_ok=True)
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int, stack: AsyncExitStack) -> str:
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     site = web.TCPSite(runner, host, port, backlog=1024)
@@ -76,7 +96,7 @@ async def _listen(app: web.Application, host: str, port: int, stack: AsyncExitSt
 
 @asynccontextmanager
 async def _listen_grpc(
-    server: ServerSettings, registry: Registry, metrics: Metrics, bodies: Bodies, control: Control
+    server: ServerSettings, inference: Inference, about: Descriptions, counters: Counters, control: Control | None
 ) -> AsyncIterator[str]:
     """Yields host:port of gRPC; "" without one: then grpc is not even imported."""
     if server.grpc_port is None:
@@ -84,6 +104,5 @@ async def _listen_grpc(
         return
     from .grpc_server import listening as listening_grpc
 
-    open_control = control if server.admin_place == "same" else None
-    async with listening_grpc(server, registry, metrics, bodies, open_control) as address:
+    async with listening_grpc(server, inference, about, counters, control) as address:
         yield address

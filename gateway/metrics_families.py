@@ -9,7 +9,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -17,15 +16,14 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from .. import __version__
-from .lifecycle import ModelState
-from .memory import PodMemory
+from .container import PodMemory
+from .group import Group
 from .metrics_of_models import OwnMetrics, merge
-from .metrics_processes import ForkServerProcess, WorkerProcess, process_families
-
-if TYPE_CHECKING:
-    from .group import Group
-    from .metrics import Histogram
-    from .model import ModelVersion
+from .metrics_processes import WorkerSample, process_families
+from .place import Starter
+from .states import ModelState
+from .stats import Histogram
+from .version import ModelVersion
 
 _MODEL = ("model", "version")
 _GROUP = ("group",)
@@ -52,9 +50,9 @@ class VersionSample:
     total: Histogram
     batch_size: Histogram
     phases: dict[str, Histogram]
-    changes: dict[ModelState, int]
+    changes: dict[str, int]
     restarts: dict[str, int]
-    loads: dict[ModelState, float]
+    loads: dict[str, float]
 
     @property
     def used(self) -> bool:
@@ -132,8 +130,8 @@ class Scrape(Collector):
     gateway: GatewaySample
     versions: list[VersionSample]
     groups: list[GroupSample]
-    workers: list[WorkerProcess]
-    fork_servers: list[ForkServerProcess]
+    workers: list[WorkerSample]
+    starters: list[Starter]
     own: list[OwnMetrics]
     registry: CollectorRegistry
 
@@ -142,7 +140,7 @@ class Scrape(Collector):
         yield from self._requests()
         yield from self._states()
         yield from self._groups()
-        yield from process_families(self.workers, self.fork_servers)
+        yield from process_families(self.workers, self.starters)
         yield from self._container()
         ours = list(self.registry.collect())
         yield from ours
@@ -236,12 +234,12 @@ class Scrape(Collector):
                 state.add_metric([*sample.labels, each.value], each is sample.state)
             ready.add_metric(sample.labels, sample.ready)
             for entered, count in sample.changes.items():
-                changes.add_metric([*sample.labels, entered.value], count)
+                changes.add_metric([*sample.labels, entered], count)
             usual = dict.fromkeys(_USUAL_ENDS, 0) if sample.changes else {}
             for reason, count in sorted((usual | sample.restarts).items()):
                 restarts.add_metric([*sample.labels, reason], count)
             for phase, seconds in sample.loads.items():
-                loads.add_metric([*sample.labels, phase.value.lower()], seconds)
+                loads.add_metric([*sample.labels, phase.lower()], seconds)
         yield from (state, ready, changes, restarts, loads)
 
     def _groups(self) -> Iterator[Metric]:

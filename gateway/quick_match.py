@@ -6,10 +6,12 @@ the match anew for each request: a sixteenth of what a small one costs here.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from aiohttp import hdrs, web
 from aiohttp.web_request import Request
 
-from .errors import Handler
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 #: So many paths are remembered, none longer than so many characters; then it begins anew.
 MOST, LONGEST = 4096, 512

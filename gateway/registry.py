@@ -9,8 +9,8 @@ from typing import Literal
 from rapidfuzz import process
 
 from ..protocol.errors import NotFound
-from .lifecycle import ModelState
-from .model import ModelVersion
+from .states import ModelState
+from .version import ModelVersion
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Readiness:
     ready: bool
     #: Label of each model that is not ready (whether or not it decides) and why.
     reasons: dict[str, str] = field(default_factory=dict)
+    #: Whether there is anything to judge by.
+    counts: bool = True
 
 
 class Registry:
@@ -83,7 +85,22 @@ class Registry:
         return max(versions, key=_newest_ready)
 
     def readiness(self) -> Readiness:
-        """Judged per name by its serving version."""
+        """Judged per name by its serving version. A question: it changes nothing."""
+        judged = self._judge()
+        if judged.ready or self.draining or not judged.counts:
+            return judged
+        return Readiness(self._was_ready and not self._strict, judged.reasons)
+
+    def note(self) -> None:
+        """Called after every change of which versions there are, and of their states: what was ready once stays so.
+
+        A pod that was ready stays ready when a model fails later, unless the policy is strict.
+        """
+        if not self._was_ready:
+            self._was_ready = self._judge().ready
+
+    def _judge(self) -> Readiness:
+        """By the present states alone."""
         reasons: dict[str, str] = {}
         ready: list[str] = []
         # one without a successor that does not serve was removed: it only answers what it has
@@ -98,17 +115,13 @@ class Registry:
         if self.draining:
             return Readiness(False, {"server": "draining", **reasons})
         if not serving:
-            return Readiness(False, {"server": "no models are configured"})
+            return Readiness(False, {"server": "no models are configured"}, counts=False)
         if self._policy == "all":
             now = len(ready) == len(serving)
         elif self._policy == "any":
             now = bool(ready)
         else:
             now = all(name in ready for name in self._policy)
-        if now:
-            self._was_ready = True
-        elif self._was_ready and not self._strict:
-            now = True
         return Readiness(now, reasons)
 
 

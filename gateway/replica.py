@@ -9,17 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import shutil
 import signal
 import time
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from ..config.quantities import format_duration, human_size
 from ..protocol.codec import Body
 from ..protocol.errors import LoadError, ServingError
-from ..protocol.journal import Journal
 from ..protocol.messages import (
     ChunkReply,
     ErrorReply,
@@ -31,17 +29,13 @@ from ..protocol.messages import (
     StatsRequest,
     StopRequest,
 )
-from ..protocol.worker_spec import WorkerSpec
-from ..workers.process import cpus
-from .channel import Peer
-from .dispatcher import Dispatcher, WorkerLink
-from .environments import Environment
-from .fork_server import ForkServerEnded, WorkerExit, WorkerProcess, output_log
+from .channel import Channel, Peer
+from .dispatcher import Dispatcher
+from .pending import WorkerLink
+from .place import Place, StartedWorker, StarterEnded, WorkerExit
+from .plan import ReplicaPlan
 from .processes import Memory
-from .resources import Resources
 from .restarts import RestartPolicy
-from .worker_env import worker_environment
-from .worker_output import OutputReader
 
 log = logging.getLogger("modelhub.workers")
 
@@ -74,40 +68,19 @@ class Owner(Protocol):
     def replica_traceback(self, replica: Replica, text: str) -> None: ...
 
 
-@dataclass(frozen=True)
-class ReplicaPlan:
-    """What all replicas of a version have in common."""
-
-    label: str
-    spec: WorkerSpec  # token, replica, generation, journal and cwd are filled in for each start
-    environment: Environment
-    modules: list[str]
-    start: str
-    start_reason: str
-    env_names: tuple[str, ...]
-    threads: int
-    devices: tuple[str, ...]
-    timeout: float
-    load_timeout: float
-    memory_limit: int  # bytes; 0: none
-    warmup: str
-    credits: int
-
-
 class Replica:
     """Keeps one worker running; `state` is for people."""
 
-    def __init__(
-        self, index: int, plan: ReplicaPlan, owner: Owner, dispatcher: Dispatcher, resources: Resources
-    ) -> None:
+    def __init__(self, index: int, plan: ReplicaPlan, owner: Owner, dispatcher: Dispatcher, channel: Channel) -> None:
         self.index = index
         self.plan = plan
         self.generation = 0
         self.restarts = 0
         self.state = "starting"
         self.python = ""
-        self.worker: WorkerProcess | None = None
-        self.memory = self.baseline = Memory()
+        self.worker: StartedWorker | None = None
+        #: What its worker used when it had become ready; nothing: not measured yet.
+        self.baseline = Memory()
         #: The model's own metrics as its worker told them last, in Prometheus' text format.
         self.own_metrics = b""
         #: What its worker said last of batching: enabled, reason, max_size (rows), max_delay (seconds); or nothing yet.
@@ -115,14 +88,14 @@ class Replica:
         self._asked: asyncio.Future[None] | None = None
         self._owner = owner
         self._dispatcher = dispatcher
-        self._resources = resources
+        self._channel = channel
+        self._last_memory = Memory()
         self._stopping = False
         self._kill_reason = self._kill_cause = ""
         self._ready_at = 0.0
         self._answered = 0
         self._link: WorkerLink | None = None
         self._peer: Peer | None = None
-        self._journal: Journal | None = None
         self._first_word: asyncio.Future[ReadyReply] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(), name=f"replica {plan.label}#{index}")
 
@@ -140,6 +113,20 @@ class Replica:
         return self.state == "ready" and self.worker is not None
 
     @property
+    def place(self) -> Place:
+        return self.plan.place
+
+    @property
+    def memory(self) -> Memory:
+        """Of its worker, or of the one before until there is another, as measured last."""
+        return self.worker.memory if self.worker is not None else self._last_memory
+
+    async def measure(self) -> None:
+        """Read now what its worker uses."""
+        if self.worker is not None:
+            await self.place.measure([self.worker], exact=True)
+
+    @property
     def memory_limit(self) -> int:
         return self.plan.memory_limit
 
@@ -154,7 +141,7 @@ class Replica:
                 reason, kind = str(exit_), exit_.kind
             except EndedEarly as early:
                 reason, kind = str(early), early.kind
-            except ForkServerEnded as ended:
+            except StarterEnded as ended:
                 reason, kind = ended.message, "fork_server"
             except LoadError as error:
                 reason, kind = error.message, "load"
@@ -194,30 +181,20 @@ class Replica:
 
     async def _live(self) -> WorkerExit:
         """Start a worker and stay with it to its end. Raises LoadError if it never became ready by its own word."""
-        resources, plan = self._resources, self.plan
+        plan = self.plan
         self.generation += 1
         self.state = "starting"
         self._kill_reason = self._kill_cause = ""
-        self.memory = self.baseline = Memory()
+        self._last_memory = self.baseline = Memory()
         token = secrets.token_hex(16)
-        cwd = resources.runtime_dir / "work" / token[:12]
-        journal_path = resources.runtime_dir / f"{token[:12]}.journal"
         self._first_word = asyncio.get_running_loop().create_future()
         self._link = link = WorkerLink(self.label, plan.credits, self._send, self._overdue)
-        worker: WorkerProcess | None = None
-        output: OutputReader | None = None
+        self._peer = self._channel.expect(token, self._receive)
+        worker: StartedWorker | None = None
         why = "ended"
         try:
-            cwd.mkdir(parents=True)
-            self._journal = Journal(str(journal_path), create=True)
-            output = OutputReader(self.label, output_log, {"model": plan.spec.name, "version": plan.spec.version})
-            self._peer = resources.channel.expect(token, self._receive)
-            server = await resources.fork_servers.get(plan.environment)
-            spec = self._spec(token, journal_path, cwd)
-            worker = await server.fork(spec, output.write_fd, plan.start, plan.modules if plan.start == "fork" else [])
-            self.worker = worker
-            output.close_writer()
-            if worker.start != plan.start or plan.start_reason:
+            self.worker = worker = await plan.place.start(plan.order.numbered(token, self.index, self.generation))
+            if worker.start != plan.order.start or plan.start_reason:
                 log.info("%s starts in a fresh interpreter: %s", self.label, worker.why or plan.start_reason)
             self._owner.replica_loading()
             ready = await self._wait_ready(worker)
@@ -235,26 +212,23 @@ class Replica:
         finally:
             try:
                 if worker is not None and not worker.exited.done():
-                    worker.kill(signal.SIGKILL)
+                    worker.signal(signal.SIGKILL)
                     await asyncio.shield(worker.exited)
-            finally:  # whatever happens: what it held is answered or sent again, and nothing stays open
-                self._clean_up(link, why)
-                if output is not None:
-                    output.close()
-                journal_path.unlink(missing_ok=True)
-                await asyncio.to_thread(shutil.rmtree, cwd, ignore_errors=True)
+            finally:  # whatever happens: what it held is answered or sent again, and nothing stays
+                self._clean_up(link, worker, why)
+                if worker is not None:
+                    await worker.release()
 
-    def _clean_up(self, link: WorkerLink, why: str) -> None:
+    def _clean_up(self, link: WorkerLink, worker: StartedWorker | None, why: str) -> None:
         """The worker is gone: its last words count, then what it held is sent again or answered."""
-        begun: set[int] = set()
-        self._resources.channel.drain_all()
+        begun: Mapping[int, float] = {}
+        self._channel.drain_all()
         if self._peer is not None:
-            self._resources.channel.forget(self._peer)
-        if self._journal is not None:
-            begun = set(self._journal.begun())
-            self._journal.close()
+            self._channel.forget(self._peer)
+        if worker is not None:
+            begun, self._last_memory = worker.begun(), worker.memory
         self._answered = link.answered
-        self.worker = self._link = self._peer = self._journal = None
+        self.worker = self._link = self._peer = None
         self._take_metrics(StatsReply())
         if self._first_word.done() and not self._first_word.cancelled():
             self._first_word.exception()  # seen, even where nobody waits for it any more
@@ -272,37 +246,18 @@ class Replica:
             return replace(exit_, memory=f"it used {human_size(used)} {of}")
         return replace(exit_, memory=f"it used at most {human_size(exit_.max_rss)}, what it shared included")
 
-    def _spec(self, token: str, journal: Path, cwd: Path) -> WorkerSpec:
-        plan, environ = self.plan, self._resources.environ
-        data = plan.spec.to_wire()
-        data.update(
-            replica=self.index,
-            generation=self.generation,
-            token=token,
-            journal=str(journal),
-            cwd=str(cwd),
-            env=worker_environment(
-                environ,
-                threads=plan.threads or cpus(),
-                names=plan.env_names,
-                shared=plan.environment.key == "shared",
-                devices=plan.devices or None,
-            ),
-        )
-        return WorkerSpec.from_wire(data)
-
-    async def _wait_ready(self, worker: WorkerProcess) -> ReadyReply:
+    async def _wait_ready(self, worker: StartedWorker) -> ReadyReply:
         either: set[asyncio.Future[Any]] = {self._first_word, worker.exited}
         seconds = self.plan.load_timeout
         await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        self._resources.channel.drain_all()
+        self._channel.drain_all()
         if self._first_word.done():
             return self._first_word.result()
         if not worker.exited.done():
             raise LoadError(f"it was not loaded within {format_duration(seconds)} (load_timeout)")
         raise EndedEarly(self._explained(worker.exited.result()), "while it loaded the model")
 
-    async def _warm(self, link: WorkerLink, ready: ReadyReply, worker: WorkerProcess) -> None:
+    async def _warm(self, link: WorkerLink, ready: ReadyReply, worker: StartedWorker) -> None:
         """The model's own input example through decode, predict and encode.
 
         Raises LoadError where that fails, with `warmup: fail`, or does not end.
@@ -339,7 +294,7 @@ class Replica:
 
     def _send(self, message: Any, body: Body) -> None:
         if self._peer is not None:
-            self._resources.channel.send(self._peer, message, body)
+            self._channel.send(self._peer, message, body)
 
     def _receive(self, message: Any, body: Body) -> None:
         if isinstance(message, (InferReply, ErrorReply, ChunkReply)):
@@ -373,18 +328,17 @@ class Replica:
 
     def _overdue(self, number: int) -> None:
         """A request passed its deadline in the worker: once it has run for the entry's timeout, kill."""
-        link, journal = self._link, self._journal
-        if link is None or journal is None or number not in link.held or self.worker is None:
+        link, worker = self._link, self.worker
+        if link is None or worker is None or number not in link.held:
             return
-        begun, limit = journal.begun(), self.plan.timeout + KILL_GRACE
-        since, what = begun.get(number), "a prediction ran longer than"
-        if since is None:
+        begun, limit = worker.begun(), self.plan.timeout + KILL_GRACE
+        ran, what = begun.get(number), "a prediction ran longer than"
+        if ran is None:
             # It waits behind others, or for a worker that takes up nothing any more (stopped, stuck in a lock).
             waits = any(other in begun for other in link.held)
-            since, what = (time.monotonic() if waits else link.held[number].sent), "it took up no request for"
-        left = since + limit - time.monotonic()
-        if left > 0:
-            asyncio.get_running_loop().call_later(left + 0.01, self._overdue, number)
+            ran, what = (0.0 if waits else time.monotonic() - link.held[number].sent), "it took up no request for"
+        if ran < limit:
+            asyncio.get_running_loop().call_later(limit - ran + 0.01, self._overdue, number)
             return
         self.kill(f"was killed: {what} the timeout of {self.plan.timeout:g} s", "timeout")
 
@@ -392,7 +346,7 @@ class Replica:
         """End the worker now; a successor starts. `reason` continues "its worker …", `cause` is for the metric."""
         if self.worker is not None:
             self._kill_reason, self._kill_cause = reason, cause
-            self.worker.kill(signal.SIGKILL)
+            self.worker.signal(signal.SIGKILL)
 
     async def stop(self) -> None:
         """End for good: StopRequest, then SIGTERM, then SIGKILL."""
@@ -401,15 +355,15 @@ class Replica:
         if worker is not None and self.state == "ready":
             self._send(StopRequest(), b"")
             await self._ended_within(worker, STOP_GRACE)
-            worker.kill(signal.SIGTERM)
+            worker.signal(signal.SIGTERM)
             await self._ended_within(worker, TERM_GRACE)
         if worker is not None:
-            worker.kill(signal.SIGKILL)
+            worker.signal(signal.SIGKILL)
         if self.state != "ready":
             self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self.state = "stopped"
 
-    async def _ended_within(self, worker: WorkerProcess, seconds: float) -> None:
+    async def _ended_within(self, worker: StartedWorker, seconds: float) -> None:
         if not worker.exited.done():
             await asyncio.wait({worker.exited}, timeout=seconds)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 from aiohttp.web_request import Request
 
 from ..protocol.errors import NotFound
+from .descriptions import Descriptions
 from .errors import json_response
 from .openapi import model_document, server_document
-
-if TYPE_CHECKING:
-    from .registry import Registry
 
 #: The files of Swagger UI that the page needs, of the package that carries them.
 _FILES = ("swagger-ui-bundle.js", "swagger-ui-standalone-preset.js", "swagger-ui.css", "favicon-32x32.png")
@@ -42,8 +39,9 @@ _POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-in
 class OpenApiRoutes:
     """Handlers of the documents and their page; `table` names the paths."""
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    def __init__(self, about: Descriptions) -> None:
+        self._about = about
+        self._registry = about.registry
 
     def table(self) -> list[web.RouteDef]:
         return [
@@ -61,7 +59,9 @@ class OpenApiRoutes:
     async def model(self, request: Request) -> web.Response:
         match = request.match_info
         version = self._registry.find(match["model"], match.get("version"))
-        return json_response(model_document(version.name, version.version, await version.metadata(), version.example))
+        return json_response(
+            model_document(version.name, version.version, await self._about.metadata(version), version.example)
+        )
 
     async def page(self, request: Request) -> web.Response:
         self._file("swagger-ui.css")

@@ -10,8 +10,6 @@ What goes wrong before the first event has its own HTTP status; after it, `data:
 from __future__ import annotations
 
 import json
-import time
-from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 from aiohttp.web_request import Request
@@ -19,33 +17,28 @@ from aiohttp.web_request import Request
 from ..protocol.errors import InvalidRequest, ServingError
 from ..protocol.kinds import GENERATE, GENERATE_STREAM, STREAM
 from ..protocol.messages import InferReply
-from . import request_log
+from .bodies import read_body
 from .chunks import Chunk, Chunks
-from .errors import X_REQUEST_ID, status_of
-from .infer import answer, serving_now, to_message
-from .request_log import id_of
-
-if TYPE_CHECKING:
-    from .bodies import Bodies
-    from .model import ModelVersion
-    from .registry import Registry
+from .errors import X_REQUEST_ID, HttpCaller
+from .infer import HttpFront, describe
 
 
 class StreamRoutes:
     """Handlers of these paths; `table` names them."""
 
-    def __init__(self, registry: Registry, bodies: Bodies) -> None:
-        self._registry = registry
-        self._bodies = bodies
+    def __init__(self, front: HttpFront) -> None:
+        self._front = front
 
     def table(self) -> list[web.RouteDef]:
         handlers = (
-            ("infer_stream", self.infer_stream),
-            ("generate", self.generate),
-            ("generate_stream", self.generate_stream),
+            ("infer_stream", self.infer_stream, STREAM),
+            ("generate", self.generate, GENERATE),
+            ("generate_stream", self.generate_stream, GENERATE_STREAM),
         )
         paths = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
-        return [web.post(f"{path}/{name}", handler) for path in paths for name, handler in handlers]
+        return [
+            self._front.route(f"{path}/{name}", handler, kind) for path in paths for name, handler, kind in handlers
+        ]
 
     async def infer_stream(self, request: Request) -> web.StreamResponse:
         return await self._stream(request, STREAM)
@@ -54,42 +47,24 @@ class StreamRoutes:
         return await self._stream(request, GENERATE_STREAM)
 
     async def generate(self, request: Request) -> web.StreamResponse:
-        return await answer(self._find(request), request, self._bodies, GENERATE)
-
-    def _find(self, request: Request) -> ModelVersion:
-        match = request.match_info
-        return self._registry.find(match["model"], match.get("version"))
+        return await self._front.answer(request, GENERATE)
 
     async def _stream(self, request: Request, kind: str) -> web.StreamResponse:
-        version = self._find(request)
-        started = time.monotonic_ns()
-        try:
-            message = to_message(request, version, kind, started / 1e9)
-            version.check_queue()
-            async with self._bodies.read(request, message.deadline) as body:
-                version = serving_now(version, request, message)
-                chunks = Chunks(version, message, body)
+        with self._front.begin(request, kind) as exchange:
+            describe(exchange, request)
+            exchange.check_queue()
+            async with read_body(request, self._front.inference.budget, exchange.message.deadline) as body:
+                exchange.follow()
+                chunks = exchange.pieces(body)
                 try:
                     response, end = await _send(request, chunks)
                 finally:
                     chunks.close()
-        except BaseException as error:
-            _note(request, version, kind, started, error)
-            raise
-        _note(request, version, kind, started, end)
+            if isinstance(end, InferReply):
+                exchange.reply = end
+            else:
+                exchange.error = end
         return response
-
-
-def _note(request: Request, version: ModelVersion, kind: str, started: int, end: InferReply | BaseException) -> None:
-    """Count how it ended, and log it."""
-    elapsed = time.monotonic_ns() - started
-    status = (end.status or 200) if isinstance(end, InferReply) else status_of(end)
-    if isinstance(end, InferReply) and status < 400:
-        version.stats.succeed(kind, status, elapsed, end)
-        request_log.succeeded(request, version, kind, status, elapsed, end)
-    else:
-        version.stats.fail(kind, status, elapsed)
-        request_log.failed(request, version, kind, status, elapsed, end)
 
 
 async def _send(request: Request, chunks: Chunks) -> tuple[web.StreamResponse, InferReply | ServingError]:
@@ -106,7 +81,7 @@ async def _send(request: Request, chunks: Chunks) -> tuple[web.StreamResponse, I
             hdrs.CONTENT_TYPE: "text/event-stream",
             hdrs.CACHE_CONTROL: "no-cache",
             "X-Accel-Buffering": "no",
-            X_REQUEST_ID: id_of(request),  # an error may still come
+            X_REQUEST_ID: HttpCaller(request).id,  # an error may still come
         }
     )
     await stream.prepare(request)

@@ -7,13 +7,13 @@ import itertools
 import logging
 import os
 import resource
-import shlex
 import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import uvloop
 
@@ -21,28 +21,36 @@ from ..config.settings import Settings
 from ..protocol.errors import ConfigError
 from ..workers.process import forbid_dumps
 from . import hangup, heap, tracing
+from .announcer import Announcer
 from .artifacts import ArtifactStore
+from .budget import Budget, max_buffered
 from .catalog import Catalog
 from .channel import Channel
+from .container import PodMemory
+from .control import Control
+from .counters import Counters
+from .descriptions import Descriptions
 from .environments import Environments
 from .fetch import Fetcher
 from .folder_watch import FolderWatch
 from .follow import Follower
-from .fork_server import ForkServers, output_log
-from .lifecycle import ModelState
-from .listen import listening
+from .fork_servers import ForkServers, ScriptServer
+from .inference import Inference
+from .listen import Doors, listening
+from .local import LocalPlace, Servers
 from .log import configure
-from .memory import INTERVAL, MemoryWatch, PodMemory
 from .memory_book import MemoryBook
+from .memory_watch import INTERVAL, MemoryWatch
 from .metrics import Metrics
-from .model import ModelVersion
 from .orphans import reap_orphans
+from .place import Starter
+from .preparation import Preparation
 from .progress import Display
 from .registry import Registry
 from .resources import Resources
-from .routes_control import Control
 from .runtime import make_runtime_dir, remove_runtime_dir
 from .script_services import Script
+from .worker_output import output_log
 
 log = logging.getLogger("modelhub.server")
 
@@ -50,8 +58,6 @@ log = logging.getLogger("modelhub.server")
 INFLATE_FACTOR = 4
 #: Seconds between two writes of the sizes that were learnt.
 SAVE_EVERY = 30
-#: A curl line with an example longer than this many characters is not worth pasting.
-MAX_CURL = 2000
 
 
 def run(
@@ -91,14 +97,21 @@ async def _serve(
     await asyncio.to_thread(_make_state_dir, Path(server.state_dir))
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(_traces())
-        resources = await stack.enter_async_context(_resources(settings, script, display))
+        parts = await stack.enter_async_context(_parts(settings, script, display))
         registry = Registry(server.readiness, strict=server.readiness_strict)
         book = MemoryBook(Path(server.state_dir))
-        catalog = Catalog(settings, registry, resources, book, read_again)
-        follower = Follower(catalog, resources.fetcher)
-        control = Control(catalog, follower)
-        url = await stack.enter_async_context(listening(server, registry, resources.metrics, control))
-        resources.on_change = _announcer(url)
+        announcer = Announcer()
+        catalog = Catalog(settings, registry, parts.resources, book, read_again, announcer.changed)
+        follower = Follower(catalog, parts.fetcher)
+        budget = Budget(server.max_body, await asyncio.to_thread(max_buffered, server))
+        doors = Doors(
+            Inference(registry, budget),
+            Descriptions(registry, parts.fetcher),
+            Metrics(parts.counters, budget, parts.starters),
+            parts.counters,
+            Control(catalog, follower),
+        )
+        announcer.url = await stack.enter_async_context(listening(server, doors))
         catalog.load_eager()
         heap.settle()
         watchers = [
@@ -149,75 +162,59 @@ async def _traces() -> AsyncIterator[None]:
     await asyncio.to_thread(tracing.stop)
 
 
+class Parts(NamedTuple):
+    """What models are served with: made first, closed last."""
+
+    resources: Resources
+    fetcher: Fetcher
+    counters: Counters
+    #: The processes that start workers and run now.
+    starters: Callable[[], list[Starter]]
+
+
 @asynccontextmanager
-async def _resources(settings: Settings, script: Script | None, display: Display) -> AsyncIterator[Resources]:
+async def _parts(settings: Settings, script: Script | None, display: Display) -> AsyncIterator[Parts]:
     server = settings.server
-    runtime_dir = make_runtime_dir()
     state_dir = Path(server.state_dir)
-    metrics = Metrics()
-    fetcher = Fetcher(lambda line: output_log.info("%s", line, extra={"source": "fetcher"}))
-    resources = Resources(
-        runtime_dir=runtime_dir,
-        channel=Channel(runtime_dir),
-        fork_servers=ForkServers(dict(os.environ), runtime_dir),
-        environments=Environments(
+    counters = Counters()
+    async with AsyncExitStack() as stack:
+        runtime_dir = make_runtime_dir()
+        stack.callback(remove_runtime_dir, runtime_dir)
+        channel = Channel()
+        stack.callback(channel.close)
+        endpoint = channel.bind(runtime_dir / "workers.sock")
+        fetcher = Fetcher(lambda line: output_log.info("%s", line, extra={"source": "fetcher"}))
+        stack.push_async_callback(fetcher.close)
+        artifacts = ArtifactStore(state_dir, server.artifact_cache, fetcher, lambda line: log.info("%s", line))
+        stack.push_async_callback(artifacts.close)
+        environments = Environments(
             state_dir,
             pythons=[Path(python) for python in server.pythons],
             build=server.environments.build,
             report=display.step,
             tail=display.tail,
-            built=metrics.environment_built,
-        ),
-        fetcher=fetcher,
-        artifacts=ArtifactStore(state_dir, server.artifact_cache, fetcher, lambda line: log.info("%s", line)),
-        metrics=metrics,
-        max_inflated=server.max_body * INFLATE_FACTOR,
-        display=display,
-        script=script,
-    )
-    metrics.fork_servers = resources.fork_servers.running
-    if script is not None:
-        resources.fork_servers.adopt(script.environment, script.descriptor)
-    try:
-        yield resources
-    finally:
-        await resources.fork_servers.close()
-        await resources.environments.close()
-        await resources.artifacts.close()
-        await fetcher.close()
-        resources.channel.close()
-        remove_runtime_dir(runtime_dir)
-
-
-def _announcer(url: str) -> Callable[[ModelVersion], None]:
-    """One line per model as it becomes ready; the first time with a curl to try it."""
-    shown: set[str] = set()
-
-    def announce(version: ModelVersion) -> None:
-        if version.state is not ModelState.READY:
-            return
-        log.info(
-            "%s is ready after %.2f s (environment %s, Python %s)",
-            version.label,
-            version.load_seconds,
-            version.environment,
-            version.python,
-            extra=version.log_fields,
+            built=counters.environment_built,
         )
-        line = curl(url, version)
-        if line and version.name not in shown:
-            shown.add(version.name)
-            log.info("try it: %s", line)
+        stack.push_async_callback(environments.close)
+        environ = dict(os.environ)
 
-    return announce
+        def place(servers: Servers) -> LocalPlace:
+            made = LocalPlace(runtime_dir, endpoint, environ, servers)
+            stack.push_async_callback(made.close)
+            return made
 
-
-def curl(url: str, version: ModelVersion) -> str:
-    """A line to paste into a shell, made from the model's own input example; "" where there is none."""
-    if not version.example or len(version.example) > MAX_CURL:
-        return ""
-    body = version.example.decode()
-    return f"curl -s {url}/v2/models/{version.name}/infer -H 'Content-Type: application/json' -d {shlex.quote(body)}"
+        local = place(ForkServers(environ, runtime_dir))
+        preparation = Preparation(
+            artifacts,
+            environments,
+            local,
+            display,
+            max_inflated=server.max_body * INFLATE_FACTOR,
+            script=script,
+            script_place=place(ScriptServer(script.environment, script.descriptor)) if script is not None else None,
+        )
+        resources = Resources(channel, counters, preparation.prepare)
+        yield Parts(resources, fetcher, counters, lambda: list(local.starters()))
 
 
 async def _each_second(catalog: Catalog, registry: Registry, book: MemoryBook) -> None:

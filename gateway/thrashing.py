@@ -10,10 +10,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .model import ModelVersion
+from typing import Generic, Protocol, TypeVar
 
 log = logging.getLogger("modelhub.models")
 
@@ -25,17 +22,27 @@ RELOADS = 10
 REPEAT_WARNING = 600.0
 
 
-class Thrashing:
+class Used(Protocol):
+    """A model version, as far as it matters here."""
+
+    @property
+    def last_used(self) -> float: ...
+
+
+U = TypeVar("U", bound=Used)
+
+
+class Thrashing(Generic[U]):
     """Counts the early reloads of one group."""
 
     def __init__(self, group: str) -> None:
         self.reloads = 0
         self._group = group
-        self._evicted: dict[ModelVersion, float] = {}
+        self._evicted: dict[U, float] = {}
         self._recent: deque[float] = deque()
         self._warned = float("-inf")
 
-    def evicted(self, version: ModelVersion) -> None:
+    def evicted(self, version: U) -> None:
         """It leaves now."""
         now = time.monotonic()
         self._evicted.pop(version, None)  # so that the oldest is the first
@@ -43,16 +50,16 @@ class Thrashing:
         while now - self._evicted[oldest := next(iter(self._evicted))] > WINDOW:
             del self._evicted[oldest]
 
-    def forget(self, version: ModelVersion) -> None:
+    def forget(self, version: U) -> None:
         """There is no such version any more."""
         self._evicted.pop(version, None)
 
-    def wanted(self, loaded: Iterable[ModelVersion]) -> list[ModelVersion]:
+    def wanted(self, loaded: Iterable[U]) -> list[U]:
         """The versions that were used in the last minute, loaded or evicted by now."""
         since = time.monotonic() - WINDOW
         return [version for version in {*loaded, *self._evicted} if version.last_used > since]
 
-    def loaded(self, version: ModelVersion, enough: Callable[[], str]) -> None:
+    def loaded(self, version: U, enough: Callable[[], str]) -> None:
         """It is loaded now; `enough` says which limits would hold what is wanted."""
         now = time.monotonic()
         if now - self._evicted.pop(version, float("-inf")) > WINDOW:

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .. import __version__
 from ..protocol.messages import InferReply
@@ -19,8 +19,6 @@ from ..protocol.messages import InferReply
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Tracer
-
-    from .model import ModelVersion
 
 log = logging.getLogger("modelhub.tracing")
 
@@ -76,49 +74,64 @@ def stop() -> None:
         provider.shutdown()
 
 
-def record(
-    version: ModelVersion,
-    route: str,
-    parent: str,
-    request_id: str | None,
-    status: int | str,
-    elapsed: int,
-    reply: InferReply | None = None,
-    *,
-    error: str = "",
-    ours: bool = False,
-) -> None:
-    """The spans of one request that ends now, `elapsed` nanoseconds after it came.
+class Subject(Protocol):
+    """The model version that was asked."""
 
-    `parent`: its traceparent, or "". `status`: of HTTP, or the name of a gRPC code. `error`: what it ended with;
-    `ours`: not by the client's mistake.
-    """
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def environment(self) -> str: ...
+
+
+class Ended(NamedTuple):
+    """How a request ended."""
+
+    route: str
+    #: Of HTTP, or the name of a gRPC code.
+    status: int | str
+    #: Nanoseconds since it came.
+    elapsed: int
+    reply: InferReply | None = None
+    #: What it ended with, and whether that was not the client's mistake.
+    error: str = ""
+    ours: bool = False
+
+
+def record(version: Subject, ended: Ended, parent: str, request_id: str | None) -> None:
+    """The spans of one request that ends now. `parent`: its traceparent, or ""."""
     if tracer is None:
         return
     api = _api
     end = time.time_ns()
-    began = end - elapsed
+    began = end - ended.elapsed
     context = api.propagator.extract({"traceparent": parent} if parent else {})
+    name, attributes = f"{ended.route} {version.name}", _attributes(version, ended, request_id)
+    span = tracer.start_span(name, context, kind=api.kind, attributes=attributes, start_time=began)
+    if ended.ours:
+        span.set_status(api.failed(ended.error))
+    if ended.reply is not None and span.is_recording():
+        _record_phases(tracer, api.inside, span, ended.reply, began, end)
+    span.end(end)
+
+
+def _attributes(version: Subject, ended: Ended, request_id: str | None) -> dict[str, Any]:
     attributes: dict[str, Any] = {
         "modelhub.model": version.name,
         "modelhub.version": version.version,
-        "modelhub.route": route,
+        "modelhub.route": ended.route,
         "modelhub.environment": version.environment,
     }
-    if isinstance(status, int):
-        attributes["http.response.status_code"] = status
+    if isinstance(ended.status, int):
+        attributes["http.response.status_code"] = ended.status
     else:
-        attributes |= {"rpc.system.name": "grpc", "rpc.response.status_code": status}
+        attributes |= {"rpc.system.name": "grpc", "rpc.response.status_code": ended.status}
     if request_id is not None:
         attributes["modelhub.request_id"] = request_id
-    if reply is not None:
-        attributes |= {"modelhub.rows": reply.rows, "modelhub.batch": reply.batch}
-    span = tracer.start_span(f"{route} {version.name}", context, kind=api.kind, attributes=attributes, start_time=began)
-    if ours:
-        span.set_status(api.failed(error))
-    if reply is not None and span.is_recording():
-        _record_phases(tracer, api.inside, span, reply, began, end)
-    span.end(end)
+    if ended.reply is not None:
+        attributes |= {"modelhub.rows": ended.reply.rows, "modelhub.batch": ended.reply.batch}
+    return attributes
 
 
 def _record_phases(tracer: Tracer, inside: Any, span: Any, reply: InferReply, began: int, end: int) -> None:

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from ..protocol.errors import InvalidRequest
 from ..protocol.messages import InferRequest
-
-if TYPE_CHECKING:
-    from .dispatcher import Pending
+from .pending import Pending
 
 LEVELS = 9
 #: The level of a request that names none.

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 
 from .output_events import Event, Events
 
+output_log = logging.getLogger("modelhub.output")
+
 LINES_PER_SECOND = 200  # of one process; what is over is counted and said, not lost silently
 KEPT = 20  # last lines, for the reason of a failure
 #: A process that prints more than is logged must not take the gateway's time: of what is read at once only the last

@@ -1,7 +1,7 @@
 """ModelServer: serves services from a user's own script.
 
 The script's process becomes the fork server of its services, which keep what `load()` loaded; the gateway
-is a fresh child of it. See `script_server.py` for the process, `gateway/script_services.py` for the other end.
+is a fresh child of it. See `script_server.py` for the process, `gateway/script.py` for the other end.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from .services import ModelhubModelService
 #: The gateway's code; the working directory must not shadow any module of it.
 _GATEWAY = (
     "import sys; sys.path[:] = [entry for entry in sys.path if entry]; "
-    "from modelhub.serving.gateway.script_services import main; sys.exit(main(sys.argv[1:]))"
+    "from modelhub.serving.gateway.script import main; sys.exit(main(sys.argv[1:]))"
 )
 #: Seconds that a gateway may take to end after it has closed its end of the socket.
 _END_TIMEOUT = 60.0
@@ -71,7 +71,7 @@ class ScriptServer(ForkServer):
         self._status: Optional[int] = None
 
     def start_gateway(self, config: Dict[str, Any]) -> None:
-        """Start the gateway on this configuration: see `gateway/script_services.py` for its keys."""
+        """Start the gateway on this configuration: see `gateway/script.py` for its keys."""
         command = [sys.executable, "-c", _GATEWAY, str(self._theirs.fileno()), str(os.getpid()), "-" * 100]
         gateway = subprocess.Popen(
             command,

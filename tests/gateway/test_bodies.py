@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modelhub.serving.gateway.bodies import SMALL
+from modelhub.serving.gateway.budget import SMALL
 from modelhub.serving.gateway.grpc_call import LARGE as LARGE_MESSAGE
 from modelhub.serving.gateway.grpc_generated import open_inference_pb2 as pb
 from modelhub.serving.protocol.messages import InferReply, InferRequest
@@ -45,7 +45,7 @@ async def test_more_bodies_than_may_be_held_are_refused_before_they_are_sent() -
     async with serving(model, max_body=LARGE, max_buffered=LARGE + 1) as front:
         first = asyncio.create_task(front.post(INFER, whole))
         await asked.get()
-        assert front.bodies.held == LARGE
+        assert front.budget.held == LARGE
         announced = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {LARGE}\r\n"
         for head in (announced, announced + "Expect: 100-continue\r\n"):
             answer = await front.send(f"{head}\r\n".encode())
@@ -71,7 +71,7 @@ async def test_more_bodies_than_may_be_held_are_refused_before_they_are_sent() -
         go.set()
         assert [(await each).status for each in (first, *small)] == [200] * 4
         assert (await front.post(INFER, whole)).status == 200
-        assert front.bodies.held == 0
+        assert front.budget.held == 0
 
 
 @pytest.mark.parametrize("end", ["deadline", "client"])
@@ -106,7 +106,7 @@ async def test_a_large_grpc_message_is_not_converted_where_the_queue_is_full() -
     large.inputs.add(name="x", datatype="FP64", shape=[LARGE_MESSAGE])  # too few bytes: not looked at
     async with grpc_serving(model) as front:
         assert (await front.infer(large)).code == "RESOURCE_EXHAUSTED"
-        assert front.bodies.held == 0
+        assert front.budget.held == 0
     assert not model.asked
 
 
@@ -137,7 +137,7 @@ async def test_grpc_messages_count_too(streamed: bool, size: int) -> None:
     async with grpc_serving(model, max_body=2 * size, max_buffered=2 * size) as front:
         first = asyncio.create_task(front.infer(large))
         await running.wait()
-        assert front.bodies.held == large.ByteSize()
+        assert front.budget.held == large.ByteSize()
         if streamed:
             (refused,) = (await front.stream(large)).messages
             assert "max_buffered" in refused.error_message
@@ -147,5 +147,5 @@ async def test_grpc_messages_count_too(streamed: bool, size: int) -> None:
         assert model.stats.requests["grpc_stream" if streamed else "grpc", 429] == 1
         go.set()
         assert (await first).code == "OK"
-        assert front.bodies.held == 0
+        assert front.budget.held == 0
     assert len(model.asked) == 1

@@ -60,9 +60,9 @@ class Got:
 async def test_what_follows_a_message_that_cannot_be_handled_arrives(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    channel, got = Channel(tmp_path), Got()
+    channel, got = Channel(), Got()
     channel.expect(TOKENS[0], got)
-    with workers(channel.endpoint) as (worker, _):
+    with workers(channel.bind(tmp_path / "s")) as (worker, _):
         bad, good = StatsReply(stats={"bad": 1}), StatsReply(stats={"number": 1})
         worker.send_multipart(encode([(bad, b""), (good, b"")]))
         worker.send_multipart([b"no message of ours"])
@@ -77,9 +77,9 @@ async def test_what_follows_a_message_that_cannot_be_handled_arrives(
 async def test_a_request_that_cannot_be_encoded_is_answered_and_keeps_back_no_other(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    channel, first, second = Channel(tmp_path), Got(), Got()
+    channel, first, second = Channel(), Got(), Got()
     peers = [channel.expect(TOKENS[0], first), channel.expect(TOKENS[1], second)]
-    with workers(channel.endpoint) as sockets:
+    with workers(channel.bind(tmp_path / "s")) as sockets:
         for socket in sockets:
             socket.send_multipart(encode([(StatsReply(), b"")]))
         await first.until(1)
@@ -120,7 +120,7 @@ async def test_a_backlog_of_replies_takes_a_few_turns_of_the_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Turns are slow where clients are refused by the hundred: eight replies in each would be next to nothing."""
-    channel, got, turns = Channel(tmp_path), Got(), 0
+    channel, got, turns = Channel(), Got(), 0
     channel.expect(TOKENS[0], got)
     with monkeypatch.context() as patch:
         patch.setattr(channel, "_socket", Inbox(1000))

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from modelhub.serving.config.server import ServerSettings
 from modelhub.serving.gateway.app import make_app
-from modelhub.serving.gateway.bodies import Bodies
+from modelhub.serving.gateway.budget import Budget
+from modelhub.serving.gateway.counters import Counters
+from modelhub.serving.gateway.descriptions import Descriptions
 from modelhub.serving.gateway.grpc_service import SERVICE
+from modelhub.serving.gateway.inference import Inference
 from modelhub.serving.gateway.metrics import Metrics
 from modelhub.serving.gateway.registry import Registry
 from modelhub.serving.protocol.statuses import STATUSES
@@ -22,7 +24,9 @@ LEFT_OUT = {"/docs/start.js", "/docs/{file}", "/admin/{action}", "/v2/"}
 
 
 def routes() -> list[str]:
-    app: Any = make_app(Registry(), ServerSettings(), Metrics(), Bodies(1, 1))
+    registry, counters, budget, nobody = Registry(), Counters(), Budget(1, 1), None
+    about = Descriptions(registry, nobody)  # type: ignore[arg-type]
+    app: Any = make_app(Inference(registry, budget), about, Metrics(counters, budget), counters)
     found = set()
     for resource in app.router.resources():
         path = resource.canonical

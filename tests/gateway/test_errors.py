@@ -176,7 +176,7 @@ async def test_errors_are_counted_and_a_good_request_follows_on_the_same_connect
         for path, status in (("/nothing", 404), ("/v2/health/live", 200), ("/v2/models/none", 404)):
             writer.write(to_bytes("GET", path))
             assert (await read_answer(reader)).status == status
-        assert front.metrics.errors == {404: 2}
+        assert front.counters.errors == {404: 2}
 
 
 async def test_errors_that_are_answers_in_another_form_are_counted_too() -> None:
@@ -186,4 +186,4 @@ async def test_errors_that_are_answers_in_another_form_are_counted_too() -> None
     async with serving(Model(answering=refusing)) as front:
         assert (await front.post("/models/none/invocations", b"{}")).status == 404
         assert (await front.post(INFER, b"{}")).status == 422
-        assert front.metrics.errors == {404: 1, 422: 1}
+        assert front.counters.errors == {404: 1, 422: 1}

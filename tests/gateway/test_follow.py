@@ -22,7 +22,7 @@ import pytest
 
 from modelhub.serving.config.settings import ModelSettings
 from modelhub.serving.gateway.follow import Follower
-from modelhub.serving.gateway.lifecycle import ModelState
+from modelhub.serving.gateway.states import ModelState
 from support.gateway_process import Gateway
 from support.processes import until
 from support.v2_client import tensor

@@ -17,7 +17,10 @@ import psutil
 import pytest
 
 from modelhub.serving.gateway.environments import Environment
-from modelhub.serving.gateway.fork_server import ForkServer, ForkServerEnded, ForkServers, WorkerProcess
+from modelhub.serving.gateway.fork_link import WorkerProcess
+from modelhub.serving.gateway.fork_server import ForkServer
+from modelhub.serving.gateway.fork_servers import ForkServers
+from modelhub.serving.gateway.place import StarterEnded
 from modelhub.serving.gateway.worker_env import worker_environment
 from modelhub.serving.protocol.codec import encode
 from modelhub.serving.protocol.errors import LoadError
@@ -132,11 +135,11 @@ async def test_the_end_of_a_fork_server_is_told_to_all_who_wait_and_another_is_s
     waiting = asyncio.ensure_future(start(server, tmp_path, "fork"))
     await asyncio.sleep(0)
     os.kill(server.pid, signal.SIGKILL)
-    with pytest.raises(ForkServerEnded, match="SIGKILL"):
+    with pytest.raises(StarterEnded, match="SIGKILL"):
         await asyncio.wait_for(waiting, 10)
     exit_ = await asyncio.wait_for(worker.exited, 10)
     assert (exit_.kind, "ended with its fork server" in str(exit_)) == ("fork_server", True)
-    with pytest.raises(ForkServerEnded):
+    with pytest.raises(StarterEnded):
         await start(server, tmp_path, "fork")
     again = await one(servers)
     assert again.pid != server.pid
@@ -147,7 +150,7 @@ async def test_a_fork_server_that_dies_while_it_starts_is_started_anew_for_the_n
     before = set(psutil.Process().children())
     servers.want(SHARED, ["deadly"])
     for _ in range(2):
-        with pytest.raises(ForkServerEnded, match="SIGKILL"):
+        with pytest.raises(StarterEnded, match="SIGKILL"):
             await asyncio.wait_for(servers.get(SHARED), 20)
     assert set(psutil.Process().children()) <= before
 

@@ -81,8 +81,8 @@ async def test_errors_before_there_is_a_model_carry_the_id_too() -> None:
     async with grpc_serving(Model()) as front:
         answer = await front.infer(unknown, x_request_id="abc-2")
         assert (answer.code, answer.trailing["x-request-id"]) == ("NOT_FOUND", "abc-2")
-        assert front.metrics.grpc_errors == {"NOT_FOUND": 1}
-        assert not front.metrics.errors, "that is HTTP's"
+        assert front.counters.grpc_errors == {"NOT_FOUND": 1}
+        assert not front.counters.errors, "that is HTTP's"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ async def test_requests_of_a_stream(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with grpc_serving(model) as front:
         answer = await front.stream(REQUEST, REQUEST, pb.ModelInferRequest(model_name="nosuch"), REQUEST)
-        assert front.metrics.grpc_errors == {"INTERNAL": 1, "NOT_FOUND": 1}
+        assert front.counters.grpc_errors == {"INTERNAL": 1, "NOT_FOUND": 1}
         assert (await front.stream(x_request_id="abc-4")).initial["x-request-id"] == "abc-4"
     assert answer.code == "OK"
     assert [bool(each.error_message) for each in answer.messages] == [False, True, True, False]

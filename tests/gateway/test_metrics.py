@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from modelhub.serving.gateway.lifecycle import ModelState
-from modelhub.serving.gateway.metrics import BOUNDS_NS, Histogram, Metrics
+from modelhub.serving.gateway.states import Life, ModelState
+from modelhub.serving.gateway.stats import BOUNDS_NS, Histogram, ModelStats
 from modelhub.serving.protocol.messages import InferReply, InferRequest
 from support.http_front import Front, Model, serving
 
@@ -74,29 +74,31 @@ async def test_every_route_has_its_label(path: str, route: str) -> None:
     assert asked == {route}
 
 
+def lived(*states: ModelState) -> Life:
+    """A version's life that has gone through these states, its numbers kept by `stats`."""
+    life = Life("iris", "1", ModelStats(), on_demand=False, on_change=lambda: None)
+    for state in states:
+        life.move(state)
+    return life
+
+
+UP = (ModelState.PREPARING, ModelState.LOADING, ModelState.WARMING, ModelState.READY)
+
+
 async def test_state_queue_and_what_happened_to_workers() -> None:
     model = Model()
+    model.stats = lived(*UP)._stats
+    model.stats.loads.update(PREPARING=1.5, LOADING=0.25, WARMING=0.125)
     async with serving(model) as front:
-        metrics, version = front.metrics, model
-        before = ModelState.UNLOADED
-        for state, seconds in (
-            (ModelState.PREPARING, 9.0),
-            (ModelState.LOADING, 1.5),
-            (ModelState.WARMING, 0.25),
-            (ModelState.READY, 0.125),
-        ):
-            version.state = state
-            metrics.state_changed(version, before, seconds)  # type: ignore[arg-type]
-            before = state
         for kind in ("signal_9", "exit_1", "exit_1", "memory"):
-            metrics.restarted(version, kind)  # type: ignore[arg-type]
+            model.stats.restarts[kind] += 1
         found = await samples(front)
     assert found[key("modelhub_model_ready", **IRIS)] == 1
     assert found[key("modelhub_queue_length", **IRIS)] == model.queued
     assert found[key("modelhub_in_flight", **IRIS)] == model.in_flight
     states = {state: found[key("modelhub_model_state", **IRIS, state=state.value)] for state in ModelState}
     assert states == {state: float(state is ModelState.READY) for state in ModelState}
-    for state in (ModelState.PREPARING, ModelState.LOADING, ModelState.WARMING, ModelState.READY):
+    for state in UP:
         assert found[key("modelhub_state_changes_total", **IRIS, state=state.value)] == 1
     for phase, seconds in (("preparing", 1.5), ("loading", 0.25), ("warming", 0.125)):
         assert found[key("modelhub_load_seconds", **IRIS, phase=phase)] == seconds
@@ -106,12 +108,12 @@ async def test_state_queue_and_what_happened_to_workers() -> None:
 
 
 async def test_a_second_load_starts_its_phases_anew() -> None:
-    model = Model()
-    metrics = Metrics()
-    for state, before in ((ModelState.LOADING, ModelState.PREPARING), (ModelState.PREPARING, ModelState.FAILED)):
-        model.state = state
-        metrics.state_changed(model, before, 5.0)  # type: ignore[arg-type]
-    assert model.stats.loads == {}
+    life = lived(*UP)
+    assert set(life._stats.loads) == {"PREPARING", "LOADING", "WARMING"}
+    for state in (ModelState.DRAINING, ModelState.UNLOADED, ModelState.PREPARING):
+        life.move(state)
+    assert life._stats.loads == {}
+    assert life._stats.changes["PREPARING"] == 2
 
 
 async def test_names_that_are_not_served_make_no_series() -> None:

@@ -12,25 +12,36 @@ from typing import Any
 import pytest
 
 from modelhub.serving.config.settings import GroupSettings, ModelSettings, Settings
-from modelhub.serving.gateway import catalog, model
+from modelhub.serving.gateway import catalog, loading
 from modelhub.serving.gateway.catalog import Catalog
+from modelhub.serving.gateway.counters import Counters
+from modelhub.serving.gateway.descriptions import Descriptions
 from modelhub.serving.gateway.group import Group
-from modelhub.serving.gateway.lifecycle import ModelState
 from modelhub.serving.gateway.memory_book import MemoryBook
-from modelhub.serving.gateway.metrics import Metrics
-from modelhub.serving.gateway.model import ModelVersion
 from modelhub.serving.gateway.registry import Registry
+from modelhub.serving.gateway.resources import Resources
+from modelhub.serving.gateway.states import ModelState
+from modelhub.serving.gateway.version import ModelVersion
 from modelhub.serving.protocol.errors import LoadError, NotReady
 from modelhub.serving.protocol.messages import InferRequest
+
+UP = (ModelState.PREPARING, ModelState.LOADING, ModelState.WARMING, ModelState.READY)
 
 
 @pytest.fixture
 def resources() -> Any:
-    return SimpleNamespace(metrics=Metrics(), on_change=lambda version: None, stopping=False)
+    return Resources(None, Counters(), never)  # type: ignore[arg-type]
+
+
+async def never(*_: Any) -> Any:
+    await asyncio.Event().wait()
 
 
 def version_of(name: str, resources: Any, group: Group | None = None) -> ModelVersion:
-    return ModelVersion(ModelSettings(name=name, uri="./model"), group, resources)
+    version = ModelVersion(ModelSettings(name=name, uri="./model"), group, resources)
+    if group is not None:
+        group.enrol(version)
+    return version
 
 
 async def test_a_lazy_model_that_has_failed_is_tried_again_without_being_asked(
@@ -41,8 +52,8 @@ async def test_a_lazy_model_that_has_failed_is_tried_again_without_being_asked(
     async def fails(*_: Any) -> Any:
         raise LoadError("no registry")
 
-    monkeypatch.setattr(model, "prepare", fails)
-    monkeypatch.setattr(model, "RETRY_FIRST", 0.01)
+    resources.prepare = fails
+    monkeypatch.setattr(loading, "RETRY_FIRST", 0.01)
     group = Group(GroupSettings.model_validate({"name": "g", "load": "lazy", "models": []}), MemoryBook(tmp_path))
     version = version_of("m", resources, group)
     await version.load()
@@ -58,10 +69,6 @@ async def test_a_lazy_model_that_has_failed_is_tried_again_without_being_asked(
 async def test_the_successor_of_what_waits_for_a_request_is_loaded_where_it_is_eager(
     how: str, resources: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def never(*_: Any) -> Any:
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(model, "prepare", never)
     entry = {"name": "m", "uri": "./model"}
     load = "lazy" if "lazy" in how else "eager"
     before = Settings.model_validate({"groups": [{"name": "g", "load": load, "models": [entry]}]})
@@ -72,7 +79,7 @@ async def test_the_successor_of_what_waits_for_a_request_is_loaded_where_it_is_e
         await found.reload()
     else:
         (slot,) = found.slots.values()
-        slot.version.lazy = True  # as an eviction leaves it
+        slot.version.load_on_demand()  # as an eviction leaves it
         found.roll(slot, slot.entry.model_copy(update={"version": "2"}), slot.version.group, how)
     await asyncio.wait_for(registry.find("m").until(ModelState.PREPARING), 5)
     await found.close(0)
@@ -84,10 +91,11 @@ async def test_what_an_eager_group_has_let_go_comes_back_by_a_request_whatever_i
     async def fails(*_: Any) -> Any:
         raise LoadError("it was tried")
 
-    monkeypatch.setattr(model, "prepare", fails)
+    resources.prepare = fails
     group = Group(GroupSettings.model_validate({"name": "g", "models": []}), MemoryBook(tmp_path))
     version = version_of("m", resources, group)
-    version.state = ModelState.READY
+    for state in UP:
+        version._life.move(state)
     leaving = version.evict("evicted")
     group.reconfigure(group.settings)
     await leaving
@@ -102,10 +110,10 @@ async def test_metadata_that_no_server_gives_in_time_says_so(resources: Any) -> 
         await asyncio.Event().wait()
         return uri
 
-    resources.fetcher = SimpleNamespace(metadata=hangs)
     version = ModelVersion(ModelSettings(name="m", uri="models:/m/1", timeout=0.01), None, resources)
+    about = Descriptions(Registry(), SimpleNamespace(metadata=hangs))  # type: ignore[arg-type]
     with pytest.raises(NotReady, match="cannot be read: no answer in time"):
-        await version.metadata()
+        await about.metadata(version)
 
 
 async def test_what_is_forgotten_leaves_nothing_in_its_group(resources: Any, tmp_path: Path) -> None:
@@ -122,7 +130,7 @@ async def test_what_is_forgotten_leaves_nothing_in_its_group(resources: Any, tmp
 
 async def test_a_version_that_is_unloaded_before_it_was_loaded_says_who_did_it(resources: Any) -> None:
     version = version_of("m", resources)
-    version.away = True
+    version.keep_unloaded()
     await version.unload(0, "unloaded by an operator")
     with pytest.raises(NotReady, match="is UNLOADED: unloaded by an operator"):
         await version.infer(InferRequest(0), b"")
@@ -133,12 +141,35 @@ async def test_what_was_removed_and_drains_does_not_count(resources: Any) -> Non
     removed, stays = version_of("removed", resources), version_of("stays", resources)
     for version in (removed, stays):
         registry.add(version)
-        version.state = ModelState.READY
+        for state in UP:
+            version._life.move(state)
     assert registry.readiness().ready
-    removed.retired, removed.state = True, ModelState.DRAINING
+    removed.retire()
+    removed._life.move(ModelState.DRAINING)
     assert (registry.readiness().ready, registry.readiness().reasons) == (True, {})
-    stays.retired = True
+    stays.retire()
     assert registry.readiness().reasons == {"server": "no models are configured"}
+
+
+@pytest.mark.parametrize("asked_before", [True, False])
+@pytest.mark.parametrize("strict", [True, False])
+async def test_readiness_after_a_failure_does_not_depend_on_who_asked_before(
+    asked_before: bool, strict: bool, resources: Any, tmp_path: Path
+) -> None:
+    """Nobody need have asked while it was ready: that it was is noted when it becomes so."""
+    entry = {"name": "m", "uri": "./model"}
+    registry = Registry(strict=strict)
+    found = Catalog(Settings.model_validate({"models": [entry]}), registry, resources, MemoryBook(tmp_path))
+    version = registry.find("m")
+    assert not registry.readiness().ready
+    for state in UP:
+        version._life.move(state)
+    if asked_before:
+        assert registry.readiness().ready
+    version._life.move(ModelState.FAILED, "it is broken")
+    assert registry.readiness().ready is not strict
+    assert registry.readiness().reasons == {"m/1": "FAILED: it is broken"}
+    await found.close(0)
 
 
 async def test_a_version_that_does_not_end_does_not_keep_the_server(
@@ -148,6 +179,7 @@ async def test_a_version_that_does_not_end_does_not_keep_the_server(
 
     class Stuck:
         name = "stuck"
+        state, serves, ready = ModelState.READY, True, True
 
         async def unload(self, grace: float, reason: str) -> None:
             await asyncio.Event().wait()

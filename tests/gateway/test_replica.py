@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -18,12 +17,16 @@ import pytest
 import yaml
 
 from modelhub.serving.gateway import replica as module
+from modelhub.serving.gateway.artifacts import Artifact
 from modelhub.serving.gateway.channel import Channel
 from modelhub.serving.gateway.dispatcher import Dispatcher
 from modelhub.serving.gateway.environments import Environment
-from modelhub.serving.gateway.fork_server import ForkServers
-from modelhub.serving.gateway.memory import Memory
-from modelhub.serving.gateway.replica import Replica, ReplicaPlan
+from modelhub.serving.gateway.fork_servers import ForkServers
+from modelhub.serving.gateway.local import LocalPlace
+from modelhub.serving.gateway.place import WorkerOrder
+from modelhub.serving.gateway.plan import ReplicaPlan
+from modelhub.serving.gateway.processes import Memory
+from modelhub.serving.gateway.replica import Replica
 from modelhub.serving.protocol.messages import InferRequest
 from modelhub.serving.protocol.worker_spec import WorkerSpec
 
@@ -73,30 +76,23 @@ class Owner:
 
 
 class Stage:
-    """What a replica needs: a channel, fork servers, a queue."""
+    """What a replica needs: a channel, a place with fork servers, a queue."""
 
     def __init__(self, folder: Path) -> None:
-        self.channel = Channel(folder)
+        self.channel = Channel()
         self.fork_servers = ForkServers(dict(os.environ), folder)
+        endpoint = self.channel.bind(folder / "workers.sock")
+        self.place = LocalPlace(folder, endpoint, dict(os.environ), self.fork_servers)
         self.folder = folder
         self.dispatcher = Dispatcher("m/1", limit=10, retry=True)
         self.owner = Owner()
-        self.resources: Any = SimpleNamespace(
-            runtime_dir=folder, channel=self.channel, fork_servers=self.fork_servers, environ=dict(os.environ)
-        )
 
-    def replica(self, model: Path, **keys: Any) -> Replica:
-        spec = WorkerSpec("m", "1", 0, 0, "", self.channel.endpoint, str(model), "", "")
+    def replica(self, model: Path, *, start: str = "fork", **keys: Any) -> Replica:
+        spec = WorkerSpec("m", "1", 0, 0, "", "", "", "", "")
         facts: dict[str, Any] = {
-            "label": "m/1",
-            "spec": spec,
-            "environment": SHARED,
-            "modules": [],
-            "start": "fork",
+            "place": self.place,
+            "order": WorkerOrder(spec, Artifact(model), SHARED, start),
             "start_reason": "",
-            "env_names": (),
-            "threads": 1,
-            "devices": (),
             "timeout": 5.0,
             "load_timeout": 60.0,
             "memory_limit": 0,
@@ -104,7 +100,7 @@ class Stage:
             "credits": 2,
             **keys,
         }
-        return Replica(0, ReplicaPlan(**facts), self.owner, self.dispatcher, self.resources)
+        return Replica(0, ReplicaPlan(**facts), self.owner, self.dispatcher, self.channel)
 
     def left(self) -> list[str]:
         """Whatever a worker that is gone must not leave."""

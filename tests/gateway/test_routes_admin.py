@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from modelhub.serving import __version__
-from modelhub.serving.gateway.lifecycle import ModelState
+from modelhub.serving.gateway.states import ModelState
 from support.http_front import Model, serving
 
 
@@ -21,10 +21,9 @@ async def test_the_server_and_every_model() -> None:
     assert (server["ready"], server["reasons"]) == (False, {"digits/2": "FAILED: no such file"})
     assert 0 <= server["uptime_s"] < 60
     assert server["memory"]["rss"] > 1 << 20
-    assert status["models"] == [
-        {"name": "iris", "version": "1", "state": "READY"},
-        {"name": "digits", "version": "2", "state": "FAILED"},
-    ]
+    shown = [(each["name"], each["version"], each["state"], each["reason"]) for each in status["models"]]
+    assert shown == [("iris", "1", "READY", ""), ("digits", "2", "FAILED", "no such file")]
+    assert status["models"][0]["requests"] == {"in_flight": 2, "queued": 3, "succeeded": 0, "failed": 0, "retried": 0}
 
 
 async def test_it_is_not_on_the_main_port_when_it_is_elsewhere() -> None:

@@ -20,7 +20,7 @@ TYPES = {"css": {"text/css"}, "js": {"text/javascript", "application/javascript"
 
 def iris() -> Model:
     model = Model()
-    model.described = {
+    model.known_metadata = {
         "platform": "mlflow_sklearn",
         "inputs": [
             {"name": "x", "datatype": "FP32", "shape": [-1, 2]},

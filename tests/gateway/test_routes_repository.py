@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modelhub.serving.gateway.lifecycle import ModelState
+from modelhub.serving.gateway.states import ModelState
 from support.http_front import Model, serving
 
 INDEX = "/v2/repository/index"

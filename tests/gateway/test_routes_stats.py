@@ -98,7 +98,7 @@ async def test_a_model_that_nobody_has_asked() -> None:
 async def test_configuration(path: str, streams: bool) -> None:
     model = Model()
     model.streams = streams
-    model.described = {"platform": "mlflow_sklearn", "inputs": [TENSOR, TEXT], "outputs": [TENSOR]}
+    model.known_metadata = {"platform": "mlflow_sklearn", "inputs": [TENSOR, TEXT], "outputs": [TENSOR]}
     async with serving(model) as front:
         answer = await front.get(path)
     assert answer.headers["content-type"] == "application/json"

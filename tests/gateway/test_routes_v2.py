@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from modelhub.serving import __version__
-from modelhub.serving.gateway import errors
-from modelhub.serving.gateway.lifecycle import ModelState
+from modelhub.serving.gateway import connection
+from modelhub.serving.gateway.states import ModelState
 from modelhub.serving.protocol.messages import InferReply, InferRequest
 from support.http_front import Answer, Front, Model, echo, read_answer, serving, to_bytes
 
@@ -69,10 +69,10 @@ async def test_a_server_that_is_not_ready_says_why() -> None:
 
 async def test_metadata_of_models_and_versions() -> None:
     old, new, unresolved = Model(version="1"), Model(version="2"), Model("later", version="")
-    new.described = {"platform": "mlflow_xgboost", "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}]}
+    new.known_metadata = {"platform": "mlflow_xgboost", "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}]}
     async with serving(old, new, unresolved) as front:
         serves = await front.get("/v2/models/iris")
-        assert serves.json() == {"name": "iris", "versions": ["1", "2"], **new.described}
+        assert serves.json() == {"name": "iris", "versions": ["1", "2"], **new.known_metadata}
         assert serves.headers["content-type"] == "application/json"
         assert (await front.get("/v2/models/iris/versions/1")).json()["platform"] == "mlflow_sklearn"
         assert "versions" not in (await front.get("/v2/models/later")).json()
@@ -315,7 +315,7 @@ async def test_one_connection_too_many_is_told_so_and_closed() -> None:
 
 
 async def test_a_connection_that_does_not_say_what_it_wants_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(errors, "FIRST_REQUEST", 0.05)
+    monkeypatch.setattr(connection, "FIRST_REQUEST", 0.05)
     async with serving(Model()) as front, front.connection() as (reader, writer):
         writer.write(b"POST /v2/models/iris/infer HTTP/1.1\r\nHost: ")
         assert await reader.read() == b""
@@ -349,7 +349,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error(caplog
             writer.write(to_bytes("POST", INFER, None, {"Expect": "100-continue", "Content-Length": "9"}))
             await reader.readuntil(b"\r\n\r\n")  # it waits for the body now
         async with asyncio.timeout(5):
-            while not front.metrics.errors:
+            while not front.counters.errors:
                 await front.get("/v2/health/live")
     assert model.stats.requests == {("infer", 499): 1}
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

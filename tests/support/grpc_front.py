@@ -11,10 +11,12 @@ import grpc.aio
 import orjson
 
 from modelhub.serving.config.server import ServerSettings
-from modelhub.serving.gateway.bodies import Bodies
+from modelhub.serving.gateway.budget import Budget
+from modelhub.serving.gateway.counters import Counters
+from modelhub.serving.gateway.descriptions import Descriptions
 from modelhub.serving.gateway.grpc_generated import open_inference_pb2 as pb
 from modelhub.serving.gateway.grpc_server import listening
-from modelhub.serving.gateway.metrics import Metrics
+from modelhub.serving.gateway.inference import Inference
 from modelhub.serving.gateway.registry import Registry
 
 from .doors import SERVICE
@@ -42,10 +44,10 @@ class Outcome(NamedTuple):
 
 
 class GrpcFront:
-    def __init__(self, channel: grpc.aio.Channel, metrics: Metrics, bodies: Bodies) -> None:
+    def __init__(self, channel: grpc.aio.Channel, counters: Counters, budget: Budget) -> None:
         self.channel = channel
-        self.metrics = metrics
-        self.bodies = bodies
+        self.counters = counters
+        self.budget = budget
 
     async def infer(self, request: pb.ModelInferRequest, **metadata: str) -> Outcome:
         """ModelInfer; names in `metadata` have dashes for underscores."""
@@ -79,11 +81,12 @@ async def grpc_serving(*models: Model, **settings: Any) -> AsyncIterator[GrpcFro
     registry = Registry()
     for model in models:
         registry.add(model)  # type: ignore[arg-type]
-    metrics = Metrics()
+    counters = Counters()
     server = ServerSettings(host="127.0.0.1", grpc_port=0, **settings)
-    bodies = Bodies(server.max_body, server.max_buffered or 1 << 30)
+    budget = Budget(server.max_body, server.max_buffered or 1 << 30)
+    about = Descriptions(registry, None)  # type: ignore[arg-type]
     async with (
-        listening(server, registry, metrics, bodies, None) as address,
+        listening(server, Inference(registry, budget), about, counters, None) as address,
         grpc.aio.insecure_channel(address) as channel,
     ):
-        yield GrpcFront(channel, metrics, bodies)
+        yield GrpcFront(channel, counters, budget)

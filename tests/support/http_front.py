@@ -12,12 +12,17 @@ from aiohttp import web
 
 from modelhub.serving.config.server import ServerSettings
 from modelhub.serving.config.settings import ModelSettings
-from modelhub.serving.gateway.app import make_admin_app, make_app, make_runner
-from modelhub.serving.gateway.bodies import Bodies
-from modelhub.serving.gateway.lifecycle import ModelState
+from modelhub.serving.gateway.app import make_admin_app, make_app
+from modelhub.serving.gateway.budget import Budget
+from modelhub.serving.gateway.connection import make_runner
+from modelhub.serving.gateway.control import Control
+from modelhub.serving.gateway.counters import Counters
+from modelhub.serving.gateway.descriptions import Descriptions
+from modelhub.serving.gateway.inference import Inference
 from modelhub.serving.gateway.metrics import Metrics
 from modelhub.serving.gateway.registry import Registry
-from modelhub.serving.gateway.routes_control import Control
+from modelhub.serving.gateway.states import ModelState
+from modelhub.serving.gateway.stats import ModelStats
 from modelhub.serving.protocol.errors import QueueFull
 from modelhub.serving.protocol.messages import InferReply, InferRequest
 
@@ -54,18 +59,19 @@ class Model:
         self.name, self.version, self.label = name, version, f"{name}/{version}"
         self.uri, self.group = "./iris", None
         self.state = ModelState.READY
-        self.serves, self.retired, self.successor = True, False, None
+        self.serves, self.successor = True, None
         self.reason = ""
         self.timeout = 30.0
         self.phase_seconds = 2.14
         self.wants_headers = self.streams = False
-        self.environment = "shared"
+        self.environment = self.python = "shared"
+        self.load_seconds, self.retried, self.example = 0.5, 0, b""
         self.queued, self.in_flight = 3, 2
         self.full = False  # its queue
         self.entry = ModelSettings(name="any", uri=self.uri)
         self.replicas: list[Any] = []
-        self.stats = Metrics().model(self)  # type: ignore[arg-type]
-        self.described: dict[str, Any] = {"platform": "mlflow_sklearn", "inputs": [], "outputs": []}
+        self.stats = ModelStats()
+        self.known_metadata: dict[str, Any] = {"platform": "mlflow_sklearn", "inputs": [], "outputs": []}
         self.answering = answering
         #: What `infer` was given, in order.
         self.asked: list[tuple[InferRequest, Any]] = []
@@ -73,9 +79,6 @@ class Model:
     @property
     def ready(self) -> bool:
         return self.state is ModelState.READY
-
-    async def metadata(self) -> dict[str, Any]:
-        return self.described
 
     def check_queue(self) -> None:
         if self.full:
@@ -85,17 +88,14 @@ class Model:
         self.asked.append((request, body))
         return await self.answering(request, body)
 
-    def describe(self) -> dict[str, Any]:
-        return {"name": self.name, "version": self.version, "state": self.state.value}
-
 
 class Front:
     """A listening front; `send` and `request` each make a connection of their own."""
 
-    def __init__(self, port: int, metrics: Metrics, bodies: Bodies) -> None:
+    def __init__(self, port: int, counters: Counters, budget: Budget) -> None:
         self.port = port
-        self.metrics = metrics
-        self.bodies = bodies
+        self.counters = counters
+        self.budget = budget
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
@@ -153,19 +153,21 @@ async def serving(
     registry = Registry()
     for model in models:
         registry.add(model)  # type: ignore[arg-type]
-    metrics = Metrics()
+    counters = Counters()
     server = ServerSettings(**{"shutdown_grace": 1, **settings})
-    bodies = Bodies(server.max_body, server.max_buffered or 1 << 30)
-    metrics.watch_bodies(bodies)
+    budget = Budget(server.max_body, server.max_buffered or 1 << 30)
+    about: Any = Descriptions(registry, None, control=admin)  # type: ignore[arg-type]
     control = Control(None, None)  # type: ignore[arg-type]  # there is no catalog behind these models
     if admin_only:
-        app = make_admin_app(registry, server, metrics, control)
+        app = make_admin_app(about, control)
     else:
-        app = make_app(registry, server, metrics, bodies, control if admin else None)
-    runner = make_runner(app)
+        metrics = Metrics(counters, budget)
+        app = make_app(Inference(registry, budget), about, metrics, counters, control if admin else None)
+    grace, limit = server.shutdown_grace, server.max_connections
+    runner = make_runner(app, grace=grace, max_connections=limit, count=counters.error)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield Front(runner.addresses[0][1], metrics, bodies)
+        yield Front(runner.addresses[0][1], counters, budget)
     finally:
         await runner.cleanup()

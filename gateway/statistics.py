@@ -1,46 +1,12 @@
-"""The statistics and the model configuration extensions of the V2 protocol, as Triton's clients ask for them."""
+"""The statistics extension of the V2 protocol: what models have counted, as Triton's clients ask for it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from aiohttp import web
-from aiohttp.web_request import Request
-
-from .errors import json_response
-from .model_config import model_config
-
-if TYPE_CHECKING:
-    from .metrics import Histogram
-    from .model import ModelVersion
-    from .registry import Registry
-
-
-class StatsRoutes:
-    """Handlers of `/stats` and `/config`; `table` names the paths."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-
-    def table(self) -> list[web.RouteDef]:
-        return [
-            web.get("/v2/models/{model}/stats", self.stats),
-            web.get("/v2/models/{model}/versions/{version}/stats", self.stats),
-            web.get("/v2/models/stats", self.all_stats),
-            web.get("/v2/models/{model}/config", self.config),
-            web.get("/v2/models/{model}/versions/{version}/config", self.config),
-        ]
-
-    async def stats(self, request: Request) -> web.Response:
-        match = request.match_info
-        return json_response(statistics(self._registry, match["model"], match.get("version")))
-
-    async def all_stats(self, request: Request) -> web.Response:
-        return json_response(statistics(self._registry))
-
-    async def config(self, request: Request) -> web.Response:
-        match = request.match_info
-        return json_response(await model_config(self._registry.find(match["model"], match.get("version"))))
+from .registry import Registry
+from .stats import Histogram
+from .version import ModelVersion
 
 
 def statistics(registry: Registry, name: str | None = None, version: str | None = None) -> dict[str, Any]:
