@@ -99,16 +99,9 @@ def direct_predict(model: Any, signature: Signature) -> Optional[DirectPredict]:
 def _direct(model: Any, signature: Signature) -> Optional[DirectPredict]:
     from mlflow.models import utils
 
-    cls, metadata = type(model), model.metadata
-    names = _names(cls.predict) | (_names(cls._predict) if hasattr(cls, "_predict") else frozenset())
-    hinted = [getattr(metadata, name, None) for name in ("_is_signature_from_type_hint", "_is_type_hint_from_example")]
-    if not names <= _PREDICT_NAMES or any(asked is not None and asked() for asked in hinted):
+    if not _is_familiar(model, signature):
         return None
-    if metadata.get_input_schema() is None or not all(_plain(each) for each in signature.inputs):
-        return None
-    if "openai_auto_retry_patch" in names and "openai" in sys.modules:
-        return None
-    schema = metadata.get_params_schema()
+    schema = model.metadata.get_params_schema()
     if (schema is None) != (not signature.params):
         return None
     enforce = utils._enforce_params_schema if schema is not None else None
@@ -129,7 +122,19 @@ def _direct(model: Any, signature: Signature) -> Optional[DirectPredict]:
     )
 
 
-def _plain(each: Field) -> bool:
+def _is_familiar(model: Any, signature: Signature) -> bool:
+    """Does pyfunc do with this model's inputs nothing but what is known here?"""
+    cls, metadata = type(model), model.metadata
+    names = _names(cls.predict) | (_names(cls._predict) if hasattr(cls, "_predict") else frozenset())
+    hinted = [getattr(metadata, name, None) for name in ("_is_signature_from_type_hint", "_is_type_hint_from_example")]
+    if not names <= _PREDICT_NAMES or any(asked is not None and asked() for asked in hinted):
+        return False
+    if "openai_auto_retry_patch" in names and "openai" in sys.modules:
+        return False
+    return metadata.get_input_schema() is not None and all(_passes_unchanged(each) for each in signature.inputs)
+
+
+def _passes_unchanged(each: Field) -> bool:
     import numpy as np
 
     if each.kind == "column":

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Set
 
 import orjson
 
@@ -61,47 +61,59 @@ def _inputs(example: Any, info: Dict[str, Any], signature: Signature) -> List[Di
     kind = info.get("type")
     fields = signature.inputs
     if kind == "ndarray":
-        if "format" in info and isinstance(example, dict) and set(example) == {"inputs"}:
-            example = example["inputs"]
-        tensors = [each for each in fields if each.kind == "tensor"]
-        if not isinstance(example, dict):
-            return [_tensor(tensors[0] if tensors else None, "input-0", example)]
-        known = {each.name: each for each in tensors}
-        return [_tensor(known.get(name), name, value) for name, value in example.items()]
+        return _arrays(example, "format" in info, [each for each in fields if each.kind == "tensor"])
     if kind not in ("dataframe", "json_object"):
         raise ValueError(f"examples of type {kind} are not understood")
     if fields and fields[0].kind == "tensor":
         if isinstance(example, dict):
             return [_tensor(each, each.name, example[each.name]) for each in fields]
         return [_tensor(fields[0], fields[0].name, example)]
-    columns = _columns(example, kind == "dataframe", fields)
+    columns = _frame(example, fields) if kind == "dataframe" else _rows(example, fields)
     if not fields:
         return [_tensor(None, name, values) for name, values in columns.items()]
     found = [_column(each, columns[each.name]) for each in fields if each.name in columns]
     return [each for each in found if each]
 
 
-def _columns(example: Any, is_frame: bool, fields: List[Field]) -> Dict[str, List[Any]]:
-    """The example as columns: values of each row by name."""
-    if is_frame:
-        rows = example["data"] if isinstance(example, dict) else example
-        width = len(rows[0])
-        if any(len(row) != width for row in rows):
-            raise ValueError("rows of different lengths")
-        names = example.get("columns") if isinstance(example, dict) else None
-        if names is None or (fields and not fields[0].named):
-            names = [fields[at].name if at < len(fields) else str(at) for at in range(width)]
-        return {str(name): [row[at] for row in rows] for at, name in enumerate(names)}
-    if isinstance(example, dict) and (not fields or fields[0].named):
-        scalar = {each.name for each in fields if not each.holds_json}
-        if all(isinstance(example[name], list) for name in scalar if name in example) and scalar:
-            return {name: value if name in scalar else [value] for name, value in example.items()}
-        return {name: [value] for name, value in example.items()}
+def _arrays(example: Any, wrapped: bool, tensors: List[Field]) -> List[Dict[str, Any]]:
+    """An ndarray, or several by name; `wrapped`: by a mlflow that may have put it into an object of its own."""
+    if wrapped and isinstance(example, dict) and set(example) == {"inputs"}:
+        example = example["inputs"]
+    if not isinstance(example, dict):
+        return [_tensor(tensors[0] if tensors else None, "input-0", example)]
+    known = {each.name: each for each in tensors}
+    return [_tensor(known.get(name), name, value) for name, value in example.items()]
+
+
+def _frame(example: Any, fields: List[Field]) -> Dict[str, List[Any]]:
+    """A dataframe as columns: values of each row by name."""
+    rows = example["data"] if isinstance(example, dict) else example
+    width = len(rows[0])
+    if any(len(row) != width for row in rows):
+        raise ValueError("rows of different lengths")
+    names = example.get("columns") if isinstance(example, dict) else None
+    if names is None or (fields and not fields[0].named):
+        names = [fields[at].name if at < len(fields) else str(at) for at in range(width)]
+    return {str(name): [row[at] for row in rows] for at, name in enumerate(names)}
+
+
+def _rows(example: Any, fields: List[Field]) -> Dict[str, List[Any]]:
+    """A scalar, a list, an object or a list of objects as columns."""
+    named = not fields or fields[0].named
+    if isinstance(example, dict) and named:
+        return _object(example, {each.name for each in fields if not each.holds_json})
     rows = example if isinstance(example, list) else [example]
-    if rows and all(isinstance(row, dict) for row in rows) and (not fields or fields[0].named):
+    if rows and named and all(isinstance(row, dict) for row in rows):
         names = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
         return {name: [row.get(name) for row in rows] for name in names}
     return {fields[0].name if fields else "input-0": rows}
+
+
+def _object(example: Dict[str, Any], scalar: Set[str]) -> Dict[str, List[Any]]:
+    """One object: a row, or lists of values of several rows for the columns that hold no JSON."""
+    if scalar and all(isinstance(example[name], list) for name in scalar if name in example):
+        return {name: value if name in scalar else [value] for name, value in example.items()}
+    return {name: [value] for name, value in example.items()}
 
 
 def _column(each: Field, values: List[Any]) -> Dict[str, Any]:

@@ -9,8 +9,8 @@
                                                                        or arrays where `image:` asks for any
 
 A column called pdf_file, byte_stream, pdf or document gets a PDF whole. Other columns and tensors of the
-signature are taken from fields of their names. Made once per model by the legacy dialect, and by services
-for what their default methods do. Whatever is wrong is an InvalidRequest, or TooLarge.
+signature are taken from fields of their names. Made once per model (`served.py`); asked by its dialects, and by
+services for what their default methods do. Whatever is wrong is an InvalidRequest, or TooLarge.
 """
 
 from __future__ import annotations

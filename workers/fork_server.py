@@ -37,7 +37,7 @@ from . import child, priming, process
 #: Largest message on the socket; it keeps message boundaries (SOCK_SEQPACKET).
 MAX_MESSAGE = 1 << 18
 OOM_SCORE = 400
-_BOOTSTRAP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bootstrap.py")
+_BOOTSTRAP = os.path.join(sys.modules["modelhub.serving.workers"].__path__[0], "bootstrap.py")
 
 
 class Ended(BaseException):

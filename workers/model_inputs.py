@@ -1,6 +1,6 @@
 """V2 input tensors to what an MLflow model is called with.
 
-Made once per model by `loading.py`, from its signature; then for every request
+Made once per model (`served.py`), from its signature; then for every request
     conform     checks names, shapes and types, and casts: one array per input, as the signature says.
                 Part of decoding: arrays of several requests can be stacked along their first axis.
     assemble    makes of them the argument of `predict`.

@@ -1,6 +1,6 @@
 """What an MLflow model returned to named V2 outputs.
 
-Called by `served.py` with the value of `predict` and the output fields of the signature.
+Called by the V2 dialect (`dialect_v2.py`) with the value of `predict` and the output fields of the signature.
 
     DataFrame                 one output per column, [n], named as the column
     dict, pydantic, dataclass one output per member
@@ -29,7 +29,7 @@ import dataclasses
 import datetime
 import decimal
 import itertools
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Set, Tuple
 
 import orjson
 
@@ -37,6 +37,7 @@ from ..protocol.datatypes import DATATYPES
 from ..protocol.errors import ModelError
 from ..protocol.signature import Field
 from .model_inputs import cast_exactly
+from .plain import converted, is_frame, is_missing, is_sparse, is_tensor, listed
 from .tensors import object_array
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 #: What becomes text as it is, beside text itself and the kinds of pandas' own.
 _TEXTUAL = (str, bytes, datetime.date, datetime.time, datetime.timedelta, complex)
 _TEXTUAL_OF_PANDAS = ("Period", "Interval")
+
+
+#: Outputs before their values are looked at: names, values, and what the signature says of each.
+Named = List[Tuple[str, Any, Optional[Field]]]
 
 
 @dataclasses.dataclass
@@ -78,25 +83,38 @@ def to_outputs(result: Any, fields: Sequence[Field] = ()) -> List[ModelOutput]:
         ) from error
 
 
-def _named(result: Any, fields: List[Field]) -> List[Tuple[str, Any, Optional[Field]]]:
+def _named(result: Any, fields: List[Field]) -> Named:
     result = _plain(result)
     by_name = {each.name: each for each in fields}
-    if _is_frame(result):
+    if is_frame(result):
         return _columns(result, fields, by_name)
     if isinstance(result, dict) and result:
         names = _unique([str(key) for key in result])
         return [(name, value, by_name.get(name)) for name, value in zip(names, result.values())]
     if isinstance(result, (list, tuple)) and result:
-        are_arrays = all(hasattr(each, "dtype") and getattr(each, "ndim", 0) for each in result)
-        if len(fields) == len(result) > 1 and (are_arrays or isinstance(result, tuple)):
-            return [(each.name, value, each) for each, value in zip(fields, result)]
-        if isinstance(result, tuple) and are_arrays:
-            return [(f"output-{position}", value, None) for position, value in enumerate(result)]
-        if fields and all(isinstance(each, dict) and by_name.keys() >= each.keys() for each in result):
-            return [(each.name, [row.get(each.name) for row in result], each) for each in fields]
+        members = _members(result, fields, by_name)
+        if members is not None:
+            return members
     dtype_names = getattr(getattr(result, "dtype", None), "names", None)
     if dtype_names:
         return [(name, result[name], by_name.get(name)) for name in dtype_names]
+    return _whole(result, fields)
+
+
+def _members(result: Sequence[Any], fields: List[Field], by_name: Dict[str, Field]) -> Optional[Named]:
+    """The members of a list or a tuple as outputs of their own; None where they are not that."""
+    are_arrays = all(hasattr(each, "dtype") and getattr(each, "ndim", 0) for each in result)
+    if len(fields) == len(result) > 1 and (are_arrays or isinstance(result, tuple)):
+        return [(each.name, value, each) for each, value in zip(fields, result)]
+    if isinstance(result, tuple) and are_arrays:
+        return [(f"output-{position}", value, None) for position, value in enumerate(result)]
+    if fields and all(isinstance(each, dict) and by_name.keys() >= each.keys() for each in result):
+        return [(each.name, [row.get(each.name) for row in result], each) for each in fields]
+    return None
+
+
+def _whole(result: Any, fields: List[Field]) -> Named:
+    """A result as one output, or a matrix as one per column of the signature."""
     if len(fields) == 1:
         return [(fields[0].name, result, fields[0])]
     if len(fields) > 1 and getattr(result, "ndim", 0) == 2 and result.shape[1] == len(fields):
@@ -111,19 +129,14 @@ def _plain(value: Any) -> Any:
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
-    if hasattr(value, "model_dump"):
-        return value.model_dump()
-    if hasattr(value, "toPandas"):
-        return value.toPandas()
-    if hasattr(value, "to_pandas"):
-        return value.to_pandas()
-    if hasattr(value, "tocsr") and hasattr(value, "toarray"):
+    plainer = converted(value)
+    if plainer is not value:
+        return plainer
+    if is_sparse(value):
         return value.toarray()
     if hasattr(value, "mask") and hasattr(value, "filled"):
         return value.tolist() if value.mask.any() else value.data
-    if hasattr(value, "__next__") or isinstance(value, (set, frozenset, range)) or _is_view(value):
-        return list(value)
-    return value
+    return listed(value)
 
 
 def _is_array(value: Any) -> bool:
@@ -132,15 +145,7 @@ def _is_array(value: Any) -> bool:
     return kind.__name__ == "ndarray" and kind.__module__ == "numpy"
 
 
-def _is_view(value: Any) -> bool:
-    return isinstance(value, (type({}.keys()), type({}.values()), type({}.items())))
-
-
-def _is_frame(value: Any) -> bool:
-    return hasattr(value, "iloc") and hasattr(value, "columns")
-
-
-def _columns(frame: Any, fields: List[Field], by_name: Dict[str, Field]) -> List[Tuple[str, Any, Optional[Field]]]:
+def _columns(frame: Any, fields: List[Field], by_name: Dict[str, Field]) -> Named:
     names = [str(each) for each in frame.columns]
     default_names = names == [str(position) for position in range(len(names))]
     if len(fields) == len(names) and (default_names or not any(each.named for each in fields)):
@@ -200,7 +205,7 @@ def _typed(value: Any) -> Tuple[str, Array]:
         return "BYTES", object_array([value if isinstance(value, str) else bytes(value)])
     if isinstance(value, (list, tuple)):
         return _typed_list(list(value))
-    if hasattr(value, "detach") and hasattr(value, "cpu"):
+    if is_tensor(value):
         value = value.detach().cpu()
         if str(value.dtype) == "torch.bfloat16":
             return "BF16", np.asarray(value.float())
@@ -252,9 +257,17 @@ def _typed_series(series: Any) -> Tuple[str, Array]:
 
 def _typed_list(values: List[Any]) -> Tuple[str, Array]:
     """Python values, perhaps nested in lists of equal lengths."""
+    types = set(map(type, values))
+    found = _typed_scalars(values, types)
+    if found is None and (types <= {list, tuple} or all(hasattr(each, "__array__") for each in values)):
+        found = _nested(values)
+    return _typed_mixture(values, types) if found is None else found
+
+
+def _typed_scalars(values: List[Any], types: Set[type]) -> Optional[Tuple[str, Array]]:
+    """Values that have one datatype in common; None for all others."""
     import numpy as np
 
-    types = set(map(type, values))
     if not values:
         return "FP64", np.empty(0)
     if types <= {str, bytes}:
@@ -267,10 +280,13 @@ def _typed_list(values: List[Any]) -> Tuple[str, Array]:
         return "FP64", np.array([None if each is None else float(each) for each in values], dtype="<f8")
     if all(issubclass(each, np.generic) for each in types):
         return _typed_array(np.array(values))
-    if types <= {list, tuple} or all(hasattr(each, "__array__") for each in values):
-        nested = _nested(values)
-        if nested is not None:
-            return nested
+    return None
+
+
+def _typed_mixture(values: List[Any], types: Set[type]) -> Tuple[str, Array]:
+    """Values with numpy's own among them, text with missing ones; else the JSON of each."""
+    import numpy as np
+
     plain = [each.item() if isinstance(each, np.generic) and each.dtype.kind != "M" else each for each in values]
     if any(isinstance(each, np.generic) for each in values) and set(map(type, plain)) != types:
         return _typed_list(plain)
@@ -318,9 +334,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_missing(value: Any) -> bool:
-    return (
-        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
-    )
+    return value is None or is_missing(value) or (isinstance(value, float) and value != value)
 
 
 def _text(value: Any) -> Any:
@@ -367,7 +381,7 @@ def _json_default(value: Any) -> Any:
         return _bytes_text(bytes(value))
     if _is_missing(value):
         return None
-    if _is_frame(value):
+    if is_frame(value):
         return value.to_dict(orient="records")
     if hasattr(value, "tolist"):
         return value.tolist()

@@ -63,14 +63,18 @@ def columns_of(rows: List[Any], fields: Sequence[Field]) -> Dict[str, Array]:
         given = {name for row in rows for name in row}
         fields = [each for each in fields if each.required or each.name in given]
     else:
-        width = len(fields)
-        if not isinstance(rows[0], list):
-            rows = [[value] for value in rows]
-        for row in rows:
-            if len(row) != width:
-                raise InvalidRequest(f"a row of the table has {len(row)} values, but the model has {width} columns")
-        values = {each.name: [row[at] for row in rows] for at, each in enumerate(fields)}
+        values = _by_position(rows, fields)
     return {each.name: column(each, values[each.name]) for each in fields if not _is_left_out(each, values[each.name])}
+
+
+def _by_position(rows: List[Any], fields: Sequence[Field]) -> Dict[str, List[Any]]:
+    width = len(fields)
+    if not isinstance(rows[0], list):
+        rows = [[value] for value in rows]
+    for row in rows:
+        if len(row) != width:
+            raise InvalidRequest(f"a row of the table has {len(row)} values, but the model has {width} columns")
+    return {each.name: [row[at] for row in rows] for at, each in enumerate(fields)}
 
 
 def column(each: Field, values: List[Any]) -> Array:

@@ -6,7 +6,7 @@
 
 BF16 is the upper half of an FP32, made here by rounding to the nearest, ties to even. Arrays of binary
 tensors are views of the request's body: not writable and perhaps not aligned. Called by the V2 dialect
-in `served.py`; wrong elements are the client's mistake (InvalidRequest), named with their input.
+(`dialect_v2.py`); wrong elements are the client's mistake (InvalidRequest), named with their input.
 
 Answers: text in BYTES goes into JSON as it is; bytes do too where they are valid UTF-8, else ALL
 elements of that output are base64 and its parameter content_type says so.
