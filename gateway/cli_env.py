@@ -9,17 +9,18 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..config.quantities import format_duration, format_size, parse_duration
-from ..protocol.errors import ConfigError, ServingError
+from ..protocol.errors import ConfigError
+from .cli_models import Wanted, for_each_model, wanted_models
+from .cli_output import display_on, new_console, print_table, say, say_error
 from .env_once import Finished
 from .env_plan import Plan, Planned, Row, disk_use, make_plan
-from .env_progress import progress
 from .env_shared import OwnInstalled
-from .env_spec import is_model, label_of, read_spec
+from .env_spec import label_of, read_spec
 from .env_uv import Uv
 from .environments import Environments, environment_store, kit_store
 
@@ -27,15 +28,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..config.settings import Settings
-    from .artifacts import Artifact
-
-
-class Wanted(NamedTuple):
-    """A model whose environment is asked for."""
-
-    name: str
-    uri: str
-    environment: str
 
 
 def add_parser(commands: Any) -> None:
@@ -62,28 +54,8 @@ def add_parser(commands: Any) -> None:
     plan.add_argument("file", metavar="FILE", help="a YAML file, a model's folder, or a model's URI")
 
 
-def wanted_models(settings: Settings) -> list[Wanted]:
-    """Every model of the configuration, those that groups find in folders included. Blocking."""
-    wanted = [
-        Wanted(
-            f"{entry.name}/{entry.model.version}" if entry.model.version else entry.name,
-            entry.uri,
-            entry.model.environment,
-        )
-        for entry in settings.entries
-    ]
-    for group in settings.groups:
-        if group.from_ is None:
-            continue
-        known = {model.name for model in group.models}
-        for folder in sorted(Path(group.from_.folder).iterdir()):
-            if is_model(folder) and folder.name not in known:
-                wanted.append(Wanted(folder.name, str(folder), settings.defaults.environment))
-    return wanted
-
-
 def _build(args: argparse.Namespace) -> int:
-    console = _console()
+    console = new_console()
     settings = _settings(args)
     failures = asyncio.run(build_all(settings, _state_dir(args, settings), console))
     return 1 if failures else 0
@@ -91,35 +63,34 @@ def _build(args: argparse.Namespace) -> int:
 
 async def build_all(settings: Settings, state_dir: Path, console: Console) -> dict[str, str]:
     """Make every model's environment and kit; return the failures, model -> reason."""
-    failures: dict[str, str] = {}
     models = await asyncio.to_thread(wanted_models, settings)
     pythons = [Path(path) for path in settings.server.pythons]
-    with progress(console) as (report, tail):
-        environments = Environments(state_dir, pythons=pythons, report=report, tail=tail)
+    with display_on(sys.stdout) as display:
+        environments = Environments(state_dir, pythons=pythons, report=display.step, tail=display.tail)
 
         async def one(wanted: Wanted, path: Path) -> None:
             environment = await environments.ensure(path, wanted.environment)
-            report(f"{wanted.name}: {environment.label}, Python {environment.python_version}")
+            display.step(f"{wanted.name}: {environment.label}, Python {environment.python_version}")
 
         try:
-            failures = await _for_each(settings, state_dir, models, report, one)
+            failures = await for_each_model(settings, state_dir, models, display, one)
         finally:
             await environments.close()
     for name, reason in failures.items():
-        _error(console, f"{name}: {reason}")
+        say_error(console, f"{name}: {reason}")
     return failures
 
 
 def _plan(args: argparse.Namespace) -> int:
-    console = _console()
+    console = new_console()
     settings = _settings(args)
     state_dir = _state_dir(args, settings)
-    plan = asyncio.run(plan_all(settings, state_dir, lambda line: print(line, file=sys.stderr)))
+    plan = asyncio.run(plan_all(settings, state_dir))
     print_plan(plan, state_dir, console)
     return 1 if plan.errors else 0
 
 
-async def plan_all(settings: Settings, state_dir: Path, report: Callable[[str], None]) -> Plan:
+async def plan_all(settings: Settings, state_dir: Path) -> Plan:
     """Read every model's requirements (fetching what is remote) and compare them."""
     planned: dict[str, Planned] = {}
     uv = Uv()
@@ -129,7 +100,8 @@ async def plan_all(settings: Settings, state_dir: Path, report: Callable[[str], 
         spec = await asyncio.to_thread(read_spec, path, uv) if wanted.uri else None
         planned[wanted.name] = Planned(wanted.name, wanted.environment, spec)
 
-    failures = await _for_each(settings, state_dir, models, report, one)
+    with display_on(sys.stderr) as display:
+        failures = await for_each_model(settings, state_dir, models, display, one)
     planned.update({name: Planned(name, "auto", error=reason) for name, reason in failures.items()})
     return await asyncio.to_thread(make_plan, [planned[wanted.name] for wanted in models], OwnInstalled())
 
@@ -138,7 +110,7 @@ def print_plan(plan: Plan, state_dir: Path, console: Console) -> None:
     """The tables and sentences of `modelhub env plan`."""
     built = {found.key: found for found in environment_store(state_dir).finished()}
     rows = [(row.label, row.python or "-", _cost(row, built), ", ".join(row.models)) for row in plan.rows]
-    _table(console, ("environment", "python", "disk", "models"), rows)
+    print_table(console, ("environment", "python", "disk", "models"), rows)
     lines = [
         (
             "Models that clash with the shared environment:",
@@ -150,13 +122,13 @@ def print_plan(plan: Plan, state_dir: Path, console: Console) -> None:
     ]
     for title, items in lines:
         if items:
-            _say(console, f"\n{title}")
+            say(console, f"\n{title}")
             for item in items:
-                _say(console, f"  {item}")
+                say(console, f"  {item}")
 
 
 def _list(args: argparse.Namespace) -> int:
-    console = _console()
+    console = new_console()
     state_dir = _state_dir(args, None)
     rows = []
     for found in environment_store(state_dir).finished():
@@ -170,14 +142,14 @@ def _list(args: argparse.Namespace) -> int:
             (f"kit {found.key}", _size(found.path), _ago(found), ", ".join(found.facts.get("requirements", [])))
         )
     if not rows:
-        _say(console, f"nothing is built in {state_dir}")
+        say(console, f"nothing is built in {state_dir}")
         return 0
-    _table(console, ("environment", "disk", "last used", "requirements"), rows)
+    print_table(console, ("environment", "disk", "last used", "requirements"), rows)
     return 0
 
 
 def _prune(args: argparse.Namespace) -> int:
-    console = _console()
+    console = new_console()
     state_dir = _state_dir(args, None)
     try:
         seconds = parse_duration(args.unused_for)
@@ -188,44 +160,10 @@ def _prune(args: argparse.Namespace) -> int:
         sizes = {found.key: _size(found.path) for found in store.finished()}
         removed, in_use = store.prune(seconds, dry_run=args.dry_run)
         for found in removed:
-            _say(console, f"{verb} {found.path} ({sizes.get(found.key, '')})")
+            say(console, f"{verb} {found.path} ({sizes.get(found.key, '')})")
         for found in in_use:
-            _say(console, f"kept {found.path}: a process uses it")
+            say(console, f"kept {found.path}: a process uses it")
     return 0
-
-
-async def _for_each(
-    settings: Settings,
-    state_dir: Path,
-    models: list[Wanted],
-    report: Callable[[str], None],
-    work: Callable[[Wanted, Path], Awaitable[None]],
-) -> dict[str, str]:
-    """Call `work` with every model's local directory, all at once; return the failures, model -> reason."""
-    from .artifacts import ArtifactStore
-    from .fetch import Fetcher
-
-    fetcher = Fetcher(report)
-    artifacts = ArtifactStore(state_dir, settings.server.artifact_cache, fetcher, report)
-    failures: dict[str, str] = {}
-
-    async def one(wanted: Wanted) -> None:
-        artifact: Artifact | None = None
-        try:
-            artifact = await artifacts.ensure(wanted.uri) if wanted.uri else None
-            await work(wanted, artifact.path if artifact else Path("/nonexistent"))
-        except ServingError as error:
-            failures[wanted.name] = error.message
-        finally:
-            if artifact is not None:
-                artifact.release()
-
-    try:
-        await asyncio.gather(*(one(wanted) for wanted in models))
-    finally:
-        await artifacts.close()
-        await fetcher.close()
-    return failures
 
 
 def _settings(args: argparse.Namespace) -> Settings:
@@ -257,29 +195,3 @@ def _size(folder: Path) -> str:
 
 def _ago(found: Finished) -> str:
     return f"{format_duration(max(0.0, time.time() - found.last_used))} ago"
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False)
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, soft_wrap=True)
-
-
-def _error(console: Console, line: str) -> None:
-    console.print(line, markup=False, soft_wrap=True, style="red")
-
-
-def _table(console: Console, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, no_wrap=number != len(columns) - 1)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table, soft_wrap=not console.is_terminal)

@@ -67,7 +67,7 @@ class Preparation:
             return await self._service_of_script(entry, version, self._script, self._script_place)
         if not entry.uri:
             return await self._own_loader(entry, version)
-        artifact = await self._fetched(entry.uri)
+        artifact = await self._fetched(entry, version)
         try:
             version = version or artifact.version or "1"
             mlmodel = await asyncio.to_thread(read_mlmodel, artifact.path)
@@ -100,7 +100,7 @@ class Preparation:
         source, fetched = f"{entry.name} {entry.service}", None
         files = Artifact(Path(service.path)) if service.path else None
         if entry.uri and not service.loaded and files is None:
-            files = fetched = await self._fetched(entry.uri)
+            files = fetched = await self._fetched(entry, version)
             source = _content(fetched, entry)
             version = version or fetched.version
         version = version or "1"
@@ -110,8 +110,12 @@ class Preparation:
         order = WorkerOrder(spec, files, script.environment, start, env_names=script.env_names)
         return Prepared(_plan(place, entry, order, reason), fetched, source, version)
 
-    async def _fetched(self, uri: str) -> Artifact:
-        return await self._artifacts.ensure(uri)
+    async def _fetched(self, entry: ModelSettings, version: str) -> Artifact:
+        """The files of a model, held for the caller; a download is shown."""
+        label = f"{entry.name}/{version}" if version else entry.name
+        fields = {"model": entry.name, "version": version} if version else {"model": entry.name}
+        with self._display.download(label, **fields) as progress:
+            return await self._artifacts.ensure(entry.uri, progress)
 
     def _spec(self, entry: ModelSettings, version: str) -> WorkerSpec:
         """What every worker of this version is told; a replica and its place fill in what is their own."""
