@@ -60,26 +60,31 @@ def make_plan(planned: Sequence[Planned], shared: Installed) -> Plan:
     """Group the models by environment and compare the environments."""
     plan = Plan()
     rows: dict[str, Row] = {}
-    here = ".".join(shared.python_version.split(".")[:2])
     for item in planned:
         if item.error:
             plan.errors[item.model] = item.error
             continue
-        row = Row("shared", "shared", here)
-        if item.choice not in {"auto", "shared", "isolated"}:
-            row = Row(f"path:{item.choice}", item.choice, "")
-        elif item.spec is not None:
-            reasons = unmet(item.spec, shared)
-            if reasons and (item.choice == "auto" or item.choice == "shared"):
-                plan.clashes[item.model] = reasons
-            if item.choice == "isolated" or (item.choice == "auto" and reasons and not item.spec.says_nothing):
-                row = Row(item.spec.key, item.spec.label, item.spec.python, spec=item.spec)
+        reasons = unmet(item.spec, shared) if item.spec is not None and item.choice in ("auto", "shared") else []
+        if reasons:
+            plan.clashes[item.model] = reasons
         if item.spec is not None and item.spec.not_covered:
             plan.not_covered[item.model] = list(item.spec.not_covered)
+        row = _row_of(item, reasons, shared)
         rows.setdefault(row.key, row).models.append(item.model)
     plan.rows = sorted(rows.values(), key=lambda row: (row.key != "shared", row.python, row.key))
     plan.nearly_equal = _nearly_equal([row for row in plan.rows if row.spec is not None])
     return plan
+
+
+def _row_of(item: Planned, unmet_here: Sequence[str], shared: Installed) -> Row:
+    """The environment that a model would run in."""
+    if item.choice not in ("auto", "shared", "isolated"):
+        return Row(f"path:{item.choice}", item.choice, "")
+    spec = item.spec
+    own = item.choice == "isolated" or (item.choice == "auto" and unmet_here and spec and not spec.says_nothing)
+    if spec is not None and own:
+        return Row(spec.key, spec.label, spec.python, spec=spec)
+    return Row("shared", "shared", ".".join(shared.python_version.split(".")[:2]))
 
 
 def _nearly_equal(rows: Sequence[Row]) -> list[str]:

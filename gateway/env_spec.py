@@ -221,6 +221,8 @@ def _yaml(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise LoadError(f"cannot read {path}: {error}") from None
+    except RecursionError:
+        raise LoadError(f"cannot read {path}: it is nested too deeply") from None
 
 
 def _mapping(value: Any) -> dict[str, Any]:

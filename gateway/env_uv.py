@@ -108,32 +108,10 @@ async def run_program(
     timeout: float | None = None,
 ) -> str:
     """Run a program that dies with us; return its output (stdout and stderr), masked. Raises UvFailed."""
-    mask = mask or Mask()
-    if sys.platform == "linux":
-        command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        env=dict(env),
-        cwd=cwd,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-        limit=1 << 20,
-    )
+    process = await _start(command, env, cwd)
     said: deque[str] = deque(maxlen=_KEPT_LINES)
-
-    async def follow() -> int:
-        assert process.stdout is not None
-        while raw := await _line(process.stdout):
-            line = mask(raw.decode(errors="replace").rstrip("\r\n"))
-            said.append(line)
-            if tail is not None and line.strip():
-                tail(line.strip())
-        return await process.wait()
-
     try:
-        returncode = await asyncio.wait_for(follow(), timeout)
+        returncode = await asyncio.wait_for(_follow(process, mask or Mask(), said, tail), timeout)
     except asyncio.TimeoutError:
         raise UvFailed(_TIMED_OUT, "\n".join([*said, f"no end within {timeout:g} s"])) from None
     finally:
@@ -144,6 +122,34 @@ async def run_program(
     if returncode != 0:
         raise UvFailed(returncode, "\n".join(list(said)[-_SHOWN_LINES:]).strip())
     return "\n".join(said)
+
+
+async def _start(command: Sequence[str], env: Mapping[str, str], cwd: Path | None) -> asyncio.subprocess.Process:
+    if sys.platform == "linux":
+        command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
+    return await asyncio.create_subprocess_exec(
+        *command,
+        env=dict(env),
+        cwd=cwd,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+        limit=1 << 20,
+    )
+
+
+async def _follow(
+    process: asyncio.subprocess.Process, mask: Mask, said: deque[str], tail: Callable[[str], None] | None
+) -> int:
+    """Keep its masked lines in `said` until it ends; its exit code."""
+    assert process.stdout is not None
+    while raw := await _line(process.stdout):
+        line = mask(raw.decode(errors="replace").rstrip("\r\n"))
+        said.append(line)
+        if tail is not None and line.strip():
+            tail(line.strip())
+    return await process.wait()
 
 
 def uv_environment(environ: Mapping[str, str], variables: Iterable[str] = ()) -> dict[str, str]:

@@ -76,7 +76,13 @@ def test_dependencies_may_stand_in_python_env_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "text"), [("MLmodel", "a: [b"), ("python_env.yaml", "{"), ("python_env.yaml", "\x00")]
+    ("file", "text"),
+    [
+        ("MLmodel", "a: [b"),
+        ("python_env.yaml", "{"),
+        ("python_env.yaml", "\x00"),
+        ("conda.yaml", "[" * 3000 + "]" * 3000),
+    ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, file: str, text: str) -> None:
     model = make_model(tmp_path / "m")
