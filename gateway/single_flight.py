@@ -1,6 +1,6 @@
 """Work that several callers want at the same time is done once.
 
-Used by the fetcher's client and the artifact store: two requests that need the same model cause one
+Used by the fetcher's client, the artifact store and environments: two requests that need the same model cause one
 download, and it goes on when the request that caused it is cancelled.
 """
 
