@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import cast
+from typing import Protocol, cast
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
-from .budget import Budget
 from .counters import Counters
 from .metrics_families import GatewaySample, Scrape, sample_group, sample_version
 from .metrics_of_models import OwnMetrics
@@ -24,6 +23,13 @@ from .version import ModelVersion
 
 #: Seconds that a scrape waits for workers' own metrics; of one that is busy for longer, the last ones are shown.
 OWN_METRICS_WAIT = 0.5
+
+
+class Budget(Protocol):
+    """The bytes of requests' bodies: those that are held, and how many may be."""
+
+    held: int
+    most: int
 
 
 class Metrics:

@@ -2,24 +2,29 @@
 
 One ZeroMQ message (or one frame of a socket pair) carries any number of our messages:
 
-    frame 0   msgpack [WIRE_VERSION, [m, m, …]]
+    frame 0   msgpack [WIRE_VERSION, sent, [m, m, …]]
+              sent = seconds of the sender's CLOCK_MONOTONIC, which means nothing to the receiver but its differences
               m = {"t": type, field: value, …}; a field that has its default is left out
+              an InferRequest's deadline and received are seconds after `sent` (what has been, negative)
               a body of up to INLINE_BODY bytes stands in "b"; for a larger one "b" is missing
     frame 1…  one frame per larger body, in the order of their messages, exactly the client's bytes
 
 Several messages in one send because a wake-up of the peer costs more than the bytes. Larger bodies
-have a frame of their own so that ZeroMQ borrows them instead of copying.
+have a frame of their own so that ZeroMQ borrows them instead of copying. Times travel relative to `sent`, so that
+both sides may be on machines of their own; `clocks.py` makes the receiver's of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, Iterable, List, Sequence, Tuple, Union
+import time
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 import msgpack
 
+from .clocks import PeerClock
 from .errors import WireError
-from .messages import BY_TYPE, WIRE_VERSION, Message
+from .messages import BY_TYPE, WIRE_VERSION, InferRequest, Message
 
 Body = Union[bytes, memoryview, bytearray]
 
@@ -50,6 +55,7 @@ _FIELDS: Dict[type, List[Tuple[str, Any]]] = {cls: _defaults(cls) for cls in BY_
 
 def encode(messages: Iterable[Tuple[Message, Body]]) -> List[Body]:
     """(message, body) pairs, the body b"" where the type carries none, to the frames of one send."""
+    sent = time.monotonic()
     heads: List[Dict[str, Any]] = []
     frames: List[Body] = [_EMPTY]
     for message, body in messages:
@@ -59,6 +65,11 @@ def encode(messages: Iterable[Tuple[Message, Body]]) -> List[Body]:
             value = values[name]
             if value != default:
                 head[name] = value
+        if message.__class__ is InferRequest:
+            if "deadline" in head:
+                head["deadline"] -= sent
+            if "received" in head:
+                head["received"] -= sent
         if message.carries_body:
             if len(body) <= INLINE_BODY:
                 head["b"] = bytes(body)
@@ -66,16 +77,19 @@ def encode(messages: Iterable[Tuple[Message, Body]]) -> List[Body]:
                 frames.append(body)
         heads.append(head)
     try:
-        frames[0] = _pack([WIRE_VERSION, heads])
+        frames[0] = _pack([WIRE_VERSION, sent, heads])
     except UnicodeEncodeError:
-        frames[0] = _pack_replacing([WIRE_VERSION, heads])
+        frames[0] = _pack_replacing([WIRE_VERSION, sent, heads])
     return frames
 
 
-def decode(frames: Sequence[Body]) -> List[Tuple[Any, Body]]:
-    """The frames of one receive to (message, body) pairs. Raises WireError."""
+def decode(frames: Sequence[Body], clock: Optional[PeerClock] = None) -> List[Tuple[Any, Body]]:
+    """The frames of one receive to (message, body) pairs. Raises WireError.
+
+    `clock`: the sender's, for who receives requests; their times come out by the own one.
+    """
     try:
-        version, heads = msgpack.unpackb(frames[0], raw=False, strict_map_key=False)
+        version, *rest = msgpack.unpackb(frames[0], raw=False, strict_map_key=False)
     except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
         raise WireError(f"not a message of ours: {error}") from None
     if version != WIRE_VERSION:
@@ -86,6 +100,8 @@ def decode(frames: Sequence[Body]) -> List[Tuple[Any, Body]]:
     found: List[Tuple[Any, Body]] = []
     next_frame = 1
     try:
+        sent, heads = rest
+        here = clock.here(sent) if clock is not None else sent
         for head in heads:
             cls = BY_TYPE[head.pop("t")]
             body: Body = _EMPTY
@@ -96,8 +112,14 @@ def decode(frames: Sequence[Body]) -> List[Tuple[Any, Body]]:
                     next_frame += 1
                 else:
                     body = inline
-            found.append((cls(**head), body))
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+            message = cls(**head)
+            if cls is InferRequest:
+                if message.deadline:
+                    message.deadline += here
+                if message.received:
+                    message.received += here
+            found.append((message, body))
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise WireError(f"a message of ours is malformed: {type(error).__name__}: {error}") from None
     if next_frame != len(frames):
         raise WireError(f"{len(frames) - next_frame} frames too many")

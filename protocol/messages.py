@@ -2,7 +2,7 @@
 
 Gateway and worker speak over ZeroMQ (`codec.py` draws the frames); gateway and fork server, gateway
 and fetcher over a Unix socket pair (`framing.py`). Times called `deadline` and `received` are seconds
-of CLOCK_MONOTONIC, which all processes of one machine share; durations are in nanoseconds (`_ns`).
+of the own CLOCK_MONOTONIC, on either side: they travel as differences; durations are in nanoseconds (`_ns`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Dict, List, Optional
 
 from .kinds import INFER
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 
 
 class Message:

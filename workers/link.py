@@ -9,6 +9,7 @@ from typing import Any, List, Optional, Sequence, Tuple
 
 import zmq
 
+from ..protocol.clocks import PeerClock
 from ..protocol.codec import Body, decode, encode
 from ..protocol.worker_spec import WorkerSpec
 from .runner import Reply
@@ -27,6 +28,7 @@ class Link:
         self._socket.setsockopt(zmq.IDENTITY, bytes.fromhex(spec.token))
         self._socket.setsockopt(zmq.LINGER, 2000)
         self._socket.connect(spec.endpoint)
+        self._clock = PeerClock()
         self._descriptor = int(self._socket.getsockopt(zmq.FD))
 
     def receive(self, timeout: Optional[float]) -> List[Tuple[Any, Body]]:
@@ -49,7 +51,7 @@ class Link:
         frames: List[Body] = [self._socket.recv()]
         while self._socket.getsockopt(zmq.RCVMORE):
             frames.append(self._socket.recv(copy=False).buffer)
-        return decode(frames)
+        return decode(frames, self._clock)
 
     def send(self, replies: Sequence[Reply]) -> None:
         """All of them as one message: a wake-up of the gateway costs more than the bytes."""

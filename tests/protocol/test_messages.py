@@ -31,6 +31,8 @@ SAMPLES = {
     "exited": messages.ExitedReply("ab", 6, 0, 9, 1024),
 }
 
+#: When they are sent, by the sender's clock.
+SENT = 2.0
 #: What each sample looks like on the wire: changing it is changing the wire, so raise WIRE_VERSION too.
 ON_THE_WIRE = {
     "infer": {
@@ -38,7 +40,7 @@ ON_THE_WIRE = {
         "id": 7,
         "content_type": "application/json",
         "json_size": 3,
-        "deadline": 2.5,
+        "deadline": 0.5,
         "alone": True,
         "b": b"",
     },
@@ -84,9 +86,10 @@ def test_an_error_arrives_whatever_it_quotes() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(SAMPLES))
-def test_a_message_on_the_wire(kind: str) -> None:
+def test_a_message_on_the_wire(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec.time, "monotonic", lambda: SENT)
     (frame,) = codec.encode([(SAMPLES[kind], b"")])
-    assert msgpack.unpackb(frame) == [messages.WIRE_VERSION, [ON_THE_WIRE[kind]]]
+    assert msgpack.unpackb(frame) == [messages.WIRE_VERSION, SENT, [ON_THE_WIRE[kind]]]
     assert codec.decode([frame]) == [(SAMPLES[kind], b"")]
 
 
@@ -121,11 +124,13 @@ def test_another_wire_version_says_so() -> None:
         [b""],
         [b"\xc1"],
         [msgpack.packb(7)],
-        [msgpack.packb([messages.WIRE_VERSION, [{}]])],
-        [msgpack.packb([messages.WIRE_VERSION, [{"t": "nobody"}]])],
-        [msgpack.packb([messages.WIRE_VERSION, [{"t": "kill"}]])],
-        [msgpack.packb([messages.WIRE_VERSION, [{"t": "chunk", "id": 1}]])],
-        [msgpack.packb([messages.WIRE_VERSION, []]), b"one frame too many"],
+        [msgpack.packb([messages.WIRE_VERSION, []])],
+        [msgpack.packb([messages.WIRE_VERSION, "now", [{"t": "infer", "id": 1, "deadline": 1.0, "b": b""}]])],
+        [msgpack.packb([messages.WIRE_VERSION, SENT, [{}]])],
+        [msgpack.packb([messages.WIRE_VERSION, SENT, [{"t": "nobody"}]])],
+        [msgpack.packb([messages.WIRE_VERSION, SENT, [{"t": "kill"}]])],
+        [msgpack.packb([messages.WIRE_VERSION, SENT, [{"t": "chunk", "id": 1}]])],
+        [msgpack.packb([messages.WIRE_VERSION, SENT, []]), b"one frame too many"],
     ],
 )
 def test_malformed_messages_are_wire_errors(frames: list[bytes]) -> None:
