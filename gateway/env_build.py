@@ -16,7 +16,7 @@ from typing import Any
 
 from ..protocol.errors import LoadError
 from .env_pythons import Interpreter
-from .env_secrets import variables_in
+from .env_requirements import variables_in
 from .env_spec import EnvironmentSpec
 from .env_uv import Uv, UvFailed, run_program
 

@@ -14,10 +14,10 @@ from packaging.markers import default_environment
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from .env_secrets import Mask
+from ..protocol.redaction import Redactor
 from .env_spec import EnvironmentSpec
 
-_MASK = Mask()
+_MASK = Redactor().clean
 
 
 class Installed(Protocol):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import uv
 
-from .env_secrets import Mask, secrets_in
+from ..protocol.redaction import Redactor
 
 _PASSED_NAMES = {"PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH"}
 _PASSED_NAMES |= {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC"}
@@ -66,7 +66,7 @@ class Uv:
         tail: Callable[[str], None] | None = None,
     ) -> None:
         environ = os.environ if environ is None else environ
-        self.mask = Mask(secrets_in(environ))
+        self.mask = Redactor(environ).clean
         self._environ = dict(environ)
         self._tail = tail
         self._binary = binary
@@ -89,10 +89,12 @@ class Uv:
     async def run(self, *arguments: str, cwd: Path | None = None, variables: Iterable[str] = ()) -> str:
         """Run uv and return what it printed, masked. Raises UvFailed. Cancelling kills it."""
         names = set(variables)
-        mask = Mask({*secrets_in(self._environ), *(self._environ.get(name, "") for name in names)})
+        redactor = Redactor(self._environ)
+        for name in names:
+            redactor.add(self._environ.get(name))
         binary, env = await asyncio.to_thread(lambda: (self.binary, self.environment(names)))
         try:
-            return await run_program([str(binary), *arguments], env=env, cwd=cwd, mask=mask, tail=self._tail)
+            return await run_program([str(binary), *arguments], env=env, cwd=cwd, mask=redactor.clean, tail=self._tail)
         finally:
             if self._tail is not None:
                 self._tail("")
@@ -103,15 +105,16 @@ async def run_program(
     *,
     env: Mapping[str, str],
     cwd: Path | None = None,
-    mask: Mask | None = None,
+    mask: Callable[[str], str] | None = None,
     tail: Callable[[str], None] | None = None,
     timeout: float | None = None,
 ) -> str:
     """Run a program that dies with us; return its output (stdout and stderr), masked. Raises UvFailed."""
+    mask = mask or Redactor().clean
     process = await _start(command, env, cwd)
     said: deque[str] = deque(maxlen=_KEPT_LINES)
     try:
-        returncode = await asyncio.wait_for(_follow(process, mask or Mask(), said, tail), timeout)
+        returncode = await asyncio.wait_for(_follow(process, mask, said, tail), timeout)
     except asyncio.TimeoutError:
         raise UvFailed(_TIMED_OUT, "\n".join([*said, f"no end within {timeout:g} s"])) from None
     finally:
@@ -140,7 +143,10 @@ async def _start(command: Sequence[str], env: Mapping[str, str], cwd: Path | Non
 
 
 async def _follow(
-    process: asyncio.subprocess.Process, mask: Mask, said: deque[str], tail: Callable[[str], None] | None
+    process: asyncio.subprocess.Process,
+    mask: Callable[[str], str],
+    said: deque[str],
+    tail: Callable[[str], None] | None,
 ) -> int:
     """Keep its masked lines in `said` until it ends; its exit code."""
     assert process.stdout is not None

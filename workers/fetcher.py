@@ -37,9 +37,10 @@ from ..protocol.messages import (
     SearchedReply,
     SearchRequest,
 )
+from ..protocol.redaction import Redactor, without_userinfo
 from . import model_source
 from .modelhub_api import ModelHub, settings_from_environment
-from .redaction import Redactor, redact_standard_streams, without_userinfo
+from .redaction import redact_standard_streams
 
 THREADS = 4
 

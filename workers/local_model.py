@@ -19,6 +19,7 @@ from typing import Any, Dict, NamedTuple, Tuple
 from urllib.parse import unquote, urlsplit
 
 from ..protocol.errors import BY_CODE, ConfigError, LoadError, NotFound, ServingError
+from ..protocol.redaction import Redactor, without_userinfo
 from . import process
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
@@ -95,7 +96,6 @@ def _outcome(uri: str) -> Dict[str, Any]:
 
 def _fetch(uri: str) -> LocalModel:
     from . import model_source
-    from .redaction import Redactor
 
     redactor = Redactor(os.environ)
     try:
@@ -113,13 +113,11 @@ def _fetch(uri: str) -> LocalModel:
 
 
 def _server() -> str:
-    from .redaction import without_userinfo
-
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     return f"the tracking server {without_userinfo(uri)}" if uri else "MLflow (MLFLOW_TRACKING_URI is not set)"
 
 
-def _log_in(redactor: Any) -> None:
+def _log_in(redactor: Redactor) -> None:
     """With ModelHub, the tracking server's address and credentials come from its API."""
     from .modelhub_api import ModelHub, settings_from_environment
 

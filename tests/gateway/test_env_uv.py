@@ -8,10 +8,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from modelhub.serving.gateway.env_secrets import Mask, secrets_in, variables_in
+from modelhub.serving.gateway.env_requirements import variables_in
 from modelhub.serving.gateway.env_uv import UvFailed, run_program, uv_environment
 
 
@@ -58,30 +56,6 @@ def test_no_other_secret_and_no_other_environment_reaches_a_package_that_is_buil
     )
     assert {name for name in env if not name.startswith("UV_")} == {"PATH", "https_proxy", "INDEX_TOKEN", "NO_COLOR"}
     assert "UV_PYTHON" not in env
-
-
-@pytest.mark.parametrize(
-    ("text", "masked"),
-    [
-        ("GET https://user:pa55word@host/simple", "GET https://***@host/simple"),
-        ("git+https://tok3n@host/x.git", "git+https://***@host/x.git"),
-        ("https://user:p@ss@host/", "https://***@host/"),
-        ("https://host/x?token=abcdef&y=1", "https://host/x?token=***&y=1"),
-        ("https://host/x?X-Amz-Signature=abc", "https://host/x?X-Amz-Signature=***"),
-        ("tiny @ https://host/x", "tiny @ https://host/x"),
-        ("mail me@host", "mail me@host"),
-        ("password is hunter22, or hunter%2022", "password is ***, or hunter%2022"),
-    ],
-)
-def test_masking(text: str, masked: str) -> None:
-    assert Mask(["hunter22"])(text) == masked
-
-
-@given(st.text(st.characters(codec="ascii", exclude_categories=("Cc",), exclude_characters=" /@'\""), min_size=4))
-def test_a_password_in_an_index_url_is_never_seen(password: str) -> None:
-    environ = {"PIP_INDEX_URL": f"https://zq:{password}@h.example/"}
-    said = f"error at https://zq:{password}@h.example/x: wrong password <<{password}>>"
-    assert f"<<{password}>>" not in Mask(secrets_in(environ))(said)
 
 
 async def test_output_is_masked_and_told_line_by_line() -> None:
