@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
+from ..protocol.uris import has_scheme
 from .fields import (
     ClassTarget,
     Count,
@@ -26,7 +27,6 @@ from .fields import (
     Threads,
     VariableName,
     VersionLabel,
-    has_scheme,
 )
 from .quantities import Duration, PositiveDuration, PositiveSize
 

@@ -10,15 +10,14 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import unquote
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 
+from ..protocol.uris import path_of
+
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$"
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 #: A registered model's name alone; a logged model's id (models:/m-…) needs no version.
 _UNPINNED = re.compile(r"models:/(?!m-)[^/@]+")
-_AUTHORITY = re.compile(r"^//(localhost)?(?=/)")
 _VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _TARGET_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_.]*$"
 
@@ -33,11 +32,6 @@ class FromShell(str):
     """Text of a flag or an environment variable: lists are comma-separated, paths relative to the working directory."""
 
     __slots__ = ()
-
-
-def has_scheme(text: str) -> bool:
-    """Whether this is a URI (`runs:/…`, `models:/…`, `s3://…`, `file:…`) and not a path."""
-    return _SCHEME.match(text) is not None
 
 
 def absolute(value: str, info: ValidationInfo) -> str:
@@ -59,15 +53,13 @@ def _uri(value: object, info: ValidationInfo) -> str:
         value = str(value)
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{value!r} is not a URI; write runs:/<id>/model, models:/<name>@<alias> or a path")
-    if value.startswith("file:"):
-        path = unquote(_AUTHORITY.sub("", value.removeprefix("file:")))
-        if path.startswith("//"):
-            raise ValueError(f"{value[:100]!r} is on another machine; only files of this one can be served")
-        return absolute(FromShell(path) if isinstance(value, FromShell) else path, info)
     if _UNPINNED.fullmatch(value.strip()):
         name = value.strip()[:100]
         raise ValueError(f"{name} names no version; write {name}/<version>, {name}/latest or {name}@<alias>")
-    return value.strip() if has_scheme(value) else absolute(value, info)
+    path = path_of(value)
+    if path is None:
+        return value.strip()
+    return absolute(FromShell(path) if isinstance(value, FromShell) else path, info)
 
 
 def _environment(value: object, info: ValidationInfo) -> str:

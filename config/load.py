@@ -14,9 +14,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..protocol.errors import ConfigError
+from ..protocol.uris import has_scheme
 from . import overrides
 from .entries import EntryDefaults
-from .fields import FromShell, has_scheme
+from .fields import FromShell
 from .problems import Problems, hint, keys_of
 from .reader import EntryReader, merge
 from .server import ServerSettings, default_state_dir

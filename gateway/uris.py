@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from urllib.parse import unquote
 
-from ..config.fields import has_scheme
-from ..protocol.errors import ConfigError
+from ..protocol.uris import path_of
 from .mlmodel import MLMODEL, read_mlmodel
 
 #: Between a source's URI and its hash.
@@ -22,20 +20,10 @@ HASH_MARK = "#sha256="
 def local_path(uri: str) -> Path | None:
     """The folder that a plain path or a `file:` URI means; None for everything that must be fetched.
 
-    Percent-encoding is undone in `file:` URIs only. A relative path stays one: nothing here looks at the
-    disk. Raises ConfigError for a file on another host.
+    A relative path stays one: nothing here looks at the disk. Raises ConfigError for a file on another host.
     """
-    if uri[:5].lower() == "file:":
-        rest = uri[5:]
-        if rest.startswith("//"):
-            host, slash, path = rest[2:].partition("/")
-            if host not in ("", "localhost"):
-                raise ConfigError(f"{uri} is on the host {host}: only files of this machine can be served")
-            rest = slash + path
-        return Path(os.path.normpath(unquote(rest)))
-    if has_scheme(uri):
-        return None
-    return Path(os.path.normpath(os.path.expanduser(uri)))
+    path = path_of(uri)
+    return None if path is None else Path(os.path.normpath(path))
 
 
 def local_source(path: Path) -> str:

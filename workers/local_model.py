@@ -12,17 +12,15 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 import sys
 from typing import Any, Dict, NamedTuple, Tuple
-from urllib.parse import unquote, urlsplit
 
-from ..protocol.errors import BY_CODE, ConfigError, LoadError, NotFound, ServingError
+from ..protocol.errors import BY_CODE, LoadError, NotFound, ServingError
 from ..protocol.redaction import Redactor, without_userinfo
+from ..protocol.uris import path_of
 from . import process
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _MLMODEL = "MLmodel"
 
 
@@ -33,8 +31,9 @@ class LocalModel(NamedTuple):
 
 def ensure_local(uri: str) -> LocalModel:
     """The folder of this model, downloaded unless it is there. Raises ConfigError, NotFound, NotReady or LoadError."""
-    path = _path_of(uri)
-    if path:
+    path = path_of(uri)
+    if path is not None:
+        path = os.path.abspath(path)
         if not os.path.isfile(os.path.join(path, _MLMODEL)):
             raise LoadError(f"{uri} is no MLflow model: there is no file {path}/{_MLMODEL}")
         return LocalModel(path, "")
@@ -44,16 +43,6 @@ def ensure_local(uri: str) -> LocalModel:
     found = _in_child(uri) if process.tasks() == 1 else _fetch(uri)
     _hold(found.path)
     return found
-
-
-def _path_of(uri: str) -> str:
-    """The absolute path that a plain path or a `file:` URI means; "" for what must be fetched."""
-    if uri[:5].lower() == "file:":
-        parts = urlsplit(uri)
-        if parts.netloc not in ("", "localhost"):
-            raise ConfigError(f"{uri} is on the host {parts.netloc}: only files of this machine can be served")
-        return os.path.abspath(unquote(parts.path))
-    return "" if _SCHEME.match(uri) else os.path.abspath(os.path.expanduser(uri))
 
 
 def _in_child(uri: str) -> LocalModel:

@@ -148,12 +148,19 @@ def test_what_a_uri_tells_of_the_version(uri: str, version: str | None, moves: b
         ("file:///models/my%20iris", "/models/my iris"),
         ("file://localhost/models/iris/", "/models/iris"),
         ("file:/models/iris", "/models/iris"),
+        ("FILE:/models/iris", "/models/iris"),
         ("runs:/abc/model", None),
         ("s3://bucket/model", None),
     ],
 )
 def test_local_models_are_known_by_their_path(uri: str, path: str | None) -> None:
     assert ModelSettings(name="m", uri=uri).local_path == path
+
+
+@pytest.mark.parametrize("path", ["c:/models/iris", "C:\\models\\iris", "d:iris"])
+def test_a_drive_of_windows_is_a_path(path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ModelSettings(name="m", uri=path).local_path == str(tmp_path / path)
 
 
 @pytest.mark.parametrize(
