@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
+from ..protocol.limits import BATCH_ROWS, MAX_PIXELS, PDF_DPI, PDF_PAGES
 from ..protocol.uris import has_scheme
 from .fields import (
     ClassTarget,
@@ -53,7 +54,7 @@ class BatchingSettings(Section):
     enabled: bool | None = None
     """true: always; false: never; None: where it is shown to be safe for the model."""
 
-    max_size: Annotated[int, Field(ge=1, le=1_000_000), NoBool] = 64
+    max_size: Annotated[int, Field(ge=1, le=1_000_000), NoBool] = BATCH_ROWS
     """Rows of a batch at most."""
 
     max_delay: Duration | None = None
@@ -76,7 +77,7 @@ class ImageSettings(Section):
     layout: Literal["HWC", "CHW"] | None = None
     """Order of the array's axes: height, width, channels, or channels first."""
 
-    max_pixels: Annotated[int, Field(ge=1), NoBool] = 64_000_000
+    max_pixels: Annotated[int, Field(ge=1), NoBool] = MAX_PIXELS
     """An image, or a page of a PDF, with more pixels is refused before it is decoded; a request's together: 8 times."""
 
 
@@ -90,7 +91,7 @@ def _pages(value: object) -> object:
 class PdfSettings(Section):
     """How the pages of a PDF become images."""
 
-    dpi: Annotated[int, Field(ge=1, le=1200), NoBool] = 200
+    dpi: Annotated[int, Field(ge=1, le=1200), NoBool] = PDF_DPI
     """Dots per inch."""
 
     pages: Annotated[
@@ -100,7 +101,7 @@ class PdfSettings(Section):
     ] = "all"
     """Which pages: all, or a list such as 1,4-6."""
 
-    max_pages: Annotated[int, Field(ge=1, le=100_000), NoBool] = 100
+    max_pages: Annotated[int, Field(ge=1, le=100_000), NoBool] = PDF_PAGES
     """A document with more pages to render is refused."""
 
     gray: bool = False

@@ -17,14 +17,11 @@ import zmq
 
 from ..protocol.codec import Body, decode, encode
 from ..protocol.errors import WireError
+from ..protocol.limits import BORROW_ABOVE, TOGETHER
 from ..protocol.messages import ErrorReply, InferRequest, Message
 
 log = logging.getLogger("modelhub.workers")
 
-#: Bodies above this many bytes are borrowed by ZeroMQ; below it a copy is cheaper.
-BORROW_ABOVE = 65536
-#: So many messages for one worker leave at once, not only at the end of the turn: it begins while the rest is read.
-TOGETHER = 8
 #: Replies that are handed over in one turn: TOGETHER, and twice as many each time that there are more, up to this.
 MOST = 512
 

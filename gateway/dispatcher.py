@@ -15,13 +15,14 @@ from typing import Any
 
 from ..protocol.codec import Body
 from ..protocol.errors import DeadlineExceeded, QueueFull, ServingError, WorkerLost, from_wire
+from ..protocol.limits import BATCH_BYTES
 from ..protocol.messages import CancelRequest, ChunkReply, ErrorReply, InferReply, InferRequest
 from .pending import OnChunk, Pending, WorkerLink
 from .waiting_line import WaitingLine
 
-#: A worker that holds bodies of so many bytes gets no more of them, two batches of the largest ones (`MAX_BYTES` in
-#: workers/batching.py): they can still be cancelled here, and go to another replica.
-ENOUGH_BYTES = 64 << 20
+#: A worker that holds bodies of so many bytes gets no more of them, two batches of the largest ones: they can still be
+#: cancelled here, and go to another replica.
+ENOUGH_BYTES = 2 * BATCH_BYTES
 
 _numbers = itertools.count(1)
 

@@ -11,6 +11,7 @@ from collections import deque
 
 from ..protocol.codec import decode, encode
 from ..protocol.errors import LoadError
+from ..protocol.limits import MAX_FORK_MESSAGE
 from ..protocol.messages import (
     ExitedReply,
     ForkedReply,
@@ -28,8 +29,6 @@ from .processes import Memory, cpu_seconds, read_memory
 from .timeouts import timeout
 
 log = logging.getLogger("modelhub.workers")
-
-MAX_MESSAGE = 1 << 18  # as in workers/fork_server.py
 
 
 class WorkerProcess:
@@ -85,9 +84,9 @@ class ForkServerLink:
         self._check_open()
         request = ForkRequest(token=spec.token, spec=spec.to_wire(), start=start, preload=preload)
         size = len(_packed(request))
-        if size > MAX_MESSAGE:
+        if size > MAX_FORK_MESSAGE:
             raise LoadError(
-                f"what the worker is to be told takes {size} bytes, more than {MAX_MESSAGE}: pass it fewer or "
+                f"what the worker is to be told takes {size} bytes, more than {MAX_FORK_MESSAGE}: pass it fewer or "
                 "shorter environment variables"
             )
         worker = WorkerProcess(spec.token, self)
@@ -134,7 +133,7 @@ class ForkServerLink:
     def _receive(self) -> None:
         while True:
             try:
-                data = self._socket.recv(MAX_MESSAGE)
+                data = self._socket.recv(MAX_FORK_MESSAGE)
             except BlockingIOError:
                 return
             except OSError:

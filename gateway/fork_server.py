@@ -16,8 +16,9 @@ from pathlib import Path
 
 from ... import serving
 from ..protocol.errors import LoadError
+from ..protocol.limits import MAX_FORK_MESSAGE, TITLE_ROOM
 from .environments import Environment
-from .fork_link import MAX_MESSAGE, ForkServerLink
+from .fork_link import ForkServerLink
 from .place import WorkerExit
 from .worker_output import OutputReader, output_log
 
@@ -27,7 +28,6 @@ log = logging.getLogger("modelhub.workers")
 BOOTSTRAP = Path(os.path.abspath(serving.__file__)).parent / "workers" / "bootstrap.py"
 #: Seconds that a process may take to be gone after it has closed its end of the socket.
 END_GRACE = 2.0
-_TITLE_ROOM = "-" * 200
 
 
 class ForkServer(ForkServerLink):
@@ -42,12 +42,12 @@ class ForkServer(ForkServerLink):
         """Start the process and wait until it has imported `modules`. Raises LoadError. Cancelled, it ends it again."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_MESSAGE * 2)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_FORK_MESSAGE * 2)
         self.output = OutputReader(f"fork server {self.environment.label}", output_log)
         kit = str(self.environment.kit or "")
         try:
             self._process = subprocess.Popen(  # noqa: ASYNC220 - returns at once; the thread must be this one
-                [str(self.environment.python), str(BOOTSTRAP), "fork-server", str(theirs.fileno()), kit, _TITLE_ROOM],
+                [str(self.environment.python), str(BOOTSTRAP), "fork-server", str(theirs.fileno()), kit, TITLE_ROOM],
                 stdin=subprocess.DEVNULL,
                 stdout=self.output.write_fd,
                 stderr=self.output.write_fd,

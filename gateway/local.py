@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..protocol.journal import Journal
+from ..protocol.messages import FORK
 from ..protocol.worker_spec import WorkerSpec
 from ..workers.process import cpus
 from .environments import Environment
@@ -64,7 +65,7 @@ class LocalWorker:
     async def run(self, server: ForkServerLink, order: WorkerOrder) -> None:
         """Have it started. Raises LoadError and StarterEnded."""
         assert self._output is not None
-        modules = list(order.modules) if order.start == "fork" else []
+        modules = list(order.modules) if order.start == FORK else []
         process = await server.fork(order.spec, self._output.write_fd, order.start, modules)
         self._process = process
         self._output.close_writer()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..config.settings import ModelSettings
+from ..protocol.messages import FORK, SPAWN
 from ..protocol.worker_spec import WorkerSpec
 from .artifacts import Artifact, ArtifactStore
 from .environments import Environments
@@ -76,8 +77,8 @@ class Preparation:
             artifact.release()
             raise
         reason = _DEVICES if entry.devices else why_not_fork(mlmodel)
-        start = "spawn" if reason else entry.start
-        modules = modules_for(mlmodel) if start == "fork" else []
+        start = SPAWN if reason else entry.start
+        modules = modules_for(mlmodel) if start == FORK else []
         self._local.want(environment, modules)
         order = WorkerOrder(self._spec(entry, version), artifact, environment, start, modules, env_names=entry.env)
         return Prepared(_plan(self._local, entry, order, reason), artifact, _content(artifact, entry), version)
@@ -88,8 +89,8 @@ class Preparation:
         # no model: the shared environment, unless the entry names another
         environment = await self._environments.ensure(Path(os.devnull), entry.environment)
         reason = _DEVICES if entry.devices else ""
-        start = "spawn" if reason else entry.start
-        modules = modules_for({}) if start == "fork" else []
+        start = SPAWN if reason else entry.start
+        modules = modules_for({}) if start == FORK else []
         self._local.want(environment, modules)
         order = WorkerOrder(self._spec(entry, version), None, environment, start, modules, env_names=entry.env)
         return Prepared(_plan(self._local, entry, order, reason), None, f"service {entry.service}", version)
@@ -106,7 +107,7 @@ class Preparation:
         version = version or "1"
         spec = replace(self._spec(entry, version), service_object=entry.name)
         reason = _DEVICES if entry.devices else ""
-        start = "spawn" if reason else entry.start
+        start = SPAWN if reason else entry.start
         order = WorkerOrder(spec, files, script.environment, start, env_names=script.env_names)
         return Prepared(_plan(place, entry, order, reason), fetched, source, version)
 

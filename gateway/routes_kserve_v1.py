@@ -11,7 +11,7 @@ from __future__ import annotations
 from aiohttp import web
 from aiohttp.web_request import Request
 
-from ..protocol.kinds import V1
+from ..protocol.kinds import PATHS, V1
 from .errors import json_response
 from .infer import HttpFront
 from .registry import Registry
@@ -26,7 +26,7 @@ class KserveV1Routes:
 
     def table(self) -> list[web.RouteDef]:
         return [
-            self._front.route("/v1/models/{model}:predict", self.predict, V1),
+            self._front.route(PATHS[V1], self.predict, V1),
             web.get("/", self.live),
             web.get("/v1/models", self.models),
             web.get("/v1/models/{model}", self.model),

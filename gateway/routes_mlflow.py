@@ -16,7 +16,7 @@ from aiohttp.web_request import Request
 
 from .. import __version__
 from ..protocol.errors import NotFound, ServingError
-from ..protocol.kinds import INVOCATIONS
+from ..protocol.kinds import INVOCATIONS, PATHS
 from ..protocol.mlflow_codes import error_code
 from .bodies import BrokenBody
 from .errors import JSON, json_response, say_when
@@ -44,7 +44,7 @@ class MlflowRoutes:
         self._registry: Registry = front.inference.registry
 
     def table(self) -> list[web.RouteDef]:
-        paths = ("/models/{model}/invocations", "/models/{model}/versions/{version}/invocations", "/invocations")
+        paths = (PATHS[INVOCATIONS], "/models/{model}/versions/{version}/invocations", "/invocations")
         return [
             *(self._front.route(path, self.invocations, INVOCATIONS) for path in paths),
             *(web.route("*", path, self.wrong_method) for path in paths),

@@ -14,5 +14,12 @@ V1 = "v1_predict"  # KServe V1
 #: Never sent: what a worker makes of an INFER or a STREAM that is of ModelHub's own form.
 LEGACY = "legacy"
 
+#: The paths of other servers' clients, which a worker names to who has taken the wrong one.
+PATHS = {
+    INVOCATIONS: "/models/{model}/invocations",
+    V1: "/v1/models/{model}:predict",
+    GENERATE: "/v2/models/{model}/generate",
+}
+
 #: Answered piece by piece.
 STREAMS = (STREAM, GENERATE_STREAM)

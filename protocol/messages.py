@@ -14,6 +14,9 @@ from .kinds import INFER
 
 WIRE_VERSION = 2
 
+#: How a worker is started: a copy of the fork server, or a fresh interpreter that it starts.
+FORK, SPAWN = "fork", "spawn"
+
 
 class Message:
     """Base of all messages. A message with `carries_body` travels with one body of raw bytes."""
@@ -176,7 +179,7 @@ class ForkRequest(Message):
 
     token: str
     spec: Dict[str, Any]  # worker_spec.py: WorkerSpec
-    start: str = "fork"  # fork | spawn
+    start: str = FORK  # or SPAWN
     preload: List[str] = field(default_factory=list)
 
 
@@ -209,7 +212,7 @@ class ForkedReply(Message):
     type: ClassVar[str] = "forked"
     token: str
     pid: int = 0
-    start: str = "fork"  # how it was really started
+    start: str = FORK  # how it was really started
     why: str = ""  # the reason when that differs from what was asked
     error: str = ""  # it could not be started at all
 

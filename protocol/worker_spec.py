@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
+from .limits import MAX_INFLATED
+
 
 @dataclass
 class WorkerSpec:
@@ -23,7 +25,7 @@ class WorkerSpec:
     env: Dict[str, str] = field(default_factory=dict)  # its whole environment
     threads: int = 1  # of numeric libraries; 0: all CPUs
     concurrency: int = 1
-    max_inflated: int = 256 << 20  # bytes a compressed body may become
+    max_inflated: int = MAX_INFLATED  # bytes a compressed body may become
     model_type: str = "pyfunc"
     service: str = ""  # "package.module:Class"; "": the default service
     service_object: str = ""  # the name of a service in the script whose process forks this worker

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 from ..protocol.errors import InvalidRequest, ServingError
 from ..protocol.journal import SLOTS
 from ..protocol.kinds import GENERATE, STREAM
+from ..protocol.limits import BATCH_ROWS
 from .call import Call
 from .model_outputs import to_outputs
 from .row_wise import is_row_wise
@@ -33,10 +34,6 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-MAX_SIZE = 64
-#: A batch takes no more once its requests are so many bytes, decoded inputs included: those that come first would wait
-#: until the last is decoded, and all of them take up memory together (32 x 4 MB of JSON: 10/s, one by one 12/s).
-MAX_BYTES = 32 << 20
 #: Kinds of requests whose result is not one row per row.
 _NEVER = frozenset({STREAM, GENERATE})
 #: Seconds without batches after an exception in one; doubles each time up to the second figure.
@@ -53,7 +50,7 @@ class Batching:
     def __init__(self, model: Served, settings: Optional[Dict[str, Any]] = None) -> None:
         """`settings`: WorkerSpec's `batching`: enabled (true, false or None), max_size (rows), max_delay (seconds)."""
         known = settings or {}
-        self.max_size = int(known.get("max_size") or MAX_SIZE)
+        self.max_size = int(known.get("max_size") or BATCH_ROWS)
         delay = known.get("max_delay")
         #: Seconds; None: as long as it is worth it (`patience.py`).
         self.max_delay: Optional[float] = None if delay is None else float(delay)

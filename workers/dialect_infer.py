@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict
 
 from ..protocol.errors import InvalidRequest, ServingError
-from ..protocol.kinds import LEGACY
+from ..protocol.kinds import GENERATE, INVOCATIONS, LEGACY, PATHS, V1
 from ..protocol.messages import InferRequest
 from ..protocol.v2 import load_json, parse_document
 from .call import Body, Call
@@ -16,9 +16,9 @@ from .served import ServedModel
 
 #: Fields that tell that a body is meant for another route.
 _ROUTES = {
-    **dict.fromkeys(("dataframe_split", "dataframe_records", "messages"), "/models/{model}/invocations"),
-    "instances": "/v1/models/{model}:predict",
-    "text_input": "/v2/models/{model}/generate",
+    **dict.fromkeys(("dataframe_split", "dataframe_records", "messages"), PATHS[INVOCATIONS]),
+    "instances": PATHS[V1],
+    "text_input": PATHS[GENERATE],
 }
 
 

@@ -22,7 +22,10 @@ from typing import Dict, List, Set
 import msgpack
 
 from ..protocol.codec import decode, encode
+from ..protocol.limits import MAX_FORK_MESSAGE, TITLE_ROOM
 from ..protocol.messages import (
+    FORK,
+    SPAWN,
     ExitedReply,
     ForkedReply,
     ForkRequest,
@@ -34,8 +37,6 @@ from ..protocol.messages import (
 from ..protocol.worker_spec import WorkerSpec
 from . import child, priming, process
 
-#: Largest message on the socket; it keeps message boundaries (SOCK_SEQPACKET).
-MAX_MESSAGE = 1 << 18
 OOM_SCORE = 400
 _BOOTSTRAP = os.path.join(sys.modules["modelhub.serving.workers"].__path__[0], "bootstrap.py")
 
@@ -98,7 +99,7 @@ class ForkServer:
 
     def _receive(self) -> None:
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._socket, MAX_MESSAGE, 4)
+            data, descriptors, _, _ = socket.recv_fds(self._socket, MAX_FORK_MESSAGE, 4)
         except ConnectionResetError:
             raise Ended from None
         if not data:
@@ -165,19 +166,19 @@ class ForkServer:
 
     def _start(self, request: ForkRequest, log_fd: int) -> None:
         start, why = request.start, ""
-        if start == "fork":
+        if start == FORK:
             problem = self._preload(request.preload)
             if problem:
                 print(f"preloading: {problem}", flush=True)
             count = process.tasks()
             if count > 1:
-                start = "spawn"
+                start = SPAWN
                 why = f"the fork server has {count} tasks, and forking a process with threads is unsafe"
         spec = WorkerSpec.from_wire(request.spec)
         if not self._workers:
             process.die_with_parent(self._parent, signal.SIGTERM)  # there is something to end before the own end
         try:
-            pid = self._fork(spec, log_fd) if start == "fork" else self._spawn(spec, log_fd)
+            pid = self._fork(spec, log_fd) if start == FORK else self._spawn(spec, log_fd)
         except OSError as error:
             self._send(ForkedReply(token=request.token, error=f"no new process could be started: {error}"))
             return
@@ -214,13 +215,12 @@ class ForkServer:
 
     def _spawn(self, spec: WorkerSpec, log_fd: int) -> int:
         """A fresh interpreter of the same environment; its spec goes through a pipe that becomes its stdin."""
-        room = "-" * 200  # the command line's length is the room for the title
         data = msgpack.packb({**spec.to_wire(), "parent": os.getpid()})
         reader, writer = os.pipe()
         try:
             pid = os.posix_spawn(
                 sys.executable,
-                [sys.executable, _BOOTSTRAP, "worker", "0", self._kit, room],
+                [sys.executable, _BOOTSTRAP, "worker", "0", self._kit, TITLE_ROOM],
                 spec.env,
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, reader, 0),

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Tuple
 
 from ..protocol.errors import InvalidRequest, TooLarge
+from ..protocol.limits import MAX_PIXELS
 from .files import sniff
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-#: Pixels of one image: a photograph has 12 to 50 million.
-MAX_PIXELS = 64_000_000
 #: Pixels of all images of one request, as a multiple of that. Not all of them are held at once.
 TOTAL_FACTOR = 8
 #: Bytes of the array that a request's images become.

@@ -11,11 +11,9 @@ import zmq
 
 from ..protocol.clocks import PeerClock
 from ..protocol.codec import Body, decode, encode
+from ..protocol.limits import BORROW_ABOVE
 from ..protocol.worker_spec import WorkerSpec
 from .runner import Reply
-
-#: Bodies above this many bytes are borrowed by ZeroMQ instead of copied.
-BORROW_ABOVE = 65536
 
 
 class Link:

@@ -17,6 +17,7 @@ from itertools import chain
 from typing import Deque, List, Optional, Set, Tuple
 
 from ..protocol.journal import Journal
+from ..protocol.limits import BATCH_BYTES, TOGETHER
 from ..protocol.messages import (
     CancelRequest,
     ErrorReply,
@@ -28,16 +29,13 @@ from ..protocol.messages import (
     StopRequest,
 )
 from ..protocol.worker_spec import WorkerSpec
-from .batching import MAX_BYTES, Batching
+from .batching import Batching
 from .link import Link
 from .model_metrics import model_metrics
 from .patience import Patience
 from .runner import Held, Reply, Runner
 from .served import Served
 from .streaming import is_stream, run_stream
-
-#: So many replies leave at once, before the rest of their batch is encoded: the gateway answers them meanwhile.
-TOGETHER = 8
 
 
 class Loop:
@@ -194,7 +192,7 @@ class Loop:
 
     def _full(self, rows: int) -> bool:
         """Whether the group that is being picked, of so many rows, is to take no more."""
-        return rows >= self._batching.max_size or self._bytes >= MAX_BYTES
+        return rows >= self._batching.max_size or self._bytes >= BATCH_BYTES
 
     def _prepared(self, held: Held) -> bool:
         """Decoded and still wanted; what is not is answered."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from ..protocol.errors import DeadlineExceeded, InvalidRequest, TooLarge
+from ..protocol.limits import PDF_DPI, PDF_PAGES
 from .images import PixelBudget
 
 #: Seconds for one document where the request has no deadline.
@@ -30,9 +31,9 @@ _PAGE_COUNT = re.compile(rb"^Pages:\s+(\d+)", re.MULTILINE)
 class PdfOptions:
     """The entry's `pdf:`."""
 
-    dpi: int = 200
+    dpi: int = PDF_DPI
     pages: str = "all"  # or a list such as 1,4-6 or 3-
-    max_pages: int = 100
+    max_pages: int = PDF_PAGES
     gray: bool = False
 
     @classmethod

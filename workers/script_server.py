@@ -19,10 +19,11 @@ import time
 from typing import Any, Dict, Optional
 
 from ..protocol.errors import ConfigError, ServingError
-from ..protocol.messages import ForkedReply, ForkRequest
+from ..protocol.limits import MAX_FORK_MESSAGE
+from ..protocol.messages import FORK, SPAWN, ForkedReply, ForkRequest
 from ..protocol.worker_spec import WorkerSpec
 from . import process, service_handover
-from .fork_server import MAX_MESSAGE, Ended, ForkServer
+from .fork_server import Ended, ForkServer
 from .services import ModelhubModelService
 
 #: The gateway's code; the working directory must not shadow any module of it.
@@ -61,7 +62,7 @@ class ScriptServer(ForkServer):
         """`why`: the reason why workers are started afresh instead of forked; "" if they are forked."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_MESSAGE * 2)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_FORK_MESSAGE * 2)
         super().__init__(ours)
         self._kit = ""
         self._theirs = theirs
@@ -122,11 +123,11 @@ class ScriptServer(ForkServer):
         spec = WorkerSpec.from_wire(request.spec)
         spec.cwd = os.getcwd()  # relative paths in services mean what they mean in the script
         start, why = request.start, ""
-        if start == "fork":
+        if start == FORK:
             why = self._why or why_not_fork()
-            start = "spawn" if why else "fork"
+            start = SPAWN if why else FORK
         try:
-            if start == "fork":
+            if start == FORK:
                 pid = self._fork(spec, log_fd)
             else:
                 spec.script = service_handover.handover(self._services[spec.service_object])

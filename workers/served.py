@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Iterator, Mapping, Optional, Protocol
 
 from ..protocol.errors import NotSupported, ServingError
+from ..protocol.limits import MAX_INFLATED
 from ..protocol.messages import InferRequest
 from ..protocol.signature import Signature, metadata_from_signature
 from .call import Answer, Body, Call, items_of, whole
@@ -79,7 +80,7 @@ class ServedModel:
     version: str
     signature: Signature = field(default_factory=Signature)
     platform: str = "mlflow_python_function"
-    max_inflated: int = 256 << 20
+    max_inflated: int = MAX_INFLATED
     versions: Dict[str, str] = field(default_factory=dict)
     example: bytes = b""
     wants_headers: bool = False

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from modelhub.serving.protocol.journal import SLOTS
+from modelhub.serving.protocol.limits import BATCH_BYTES
 from modelhub.serving.protocol.messages import (
     CancelRequest,
     ErrorReply,
@@ -23,7 +24,7 @@ from modelhub.serving.protocol.messages import (
     StopRequest,
 )
 from modelhub.serving.protocol.signature import Field, Param, Signature
-from modelhub.serving.workers.batching import MAX_BYTES, Batching
+from modelhub.serving.workers.batching import Batching
 from modelhub.serving.workers.dialects import DIALECTS
 from modelhub.serving.workers.patience import Patience
 from modelhub.serving.workers.served import ServedModel
@@ -144,7 +145,7 @@ def test_large_requests_are_few_in_a_batch(tmp_path: Path) -> None:
     """Or the first of them waits until all are decoded, and they take up memory together."""
     model = Doubles()
     with WorkerLink(tmp_path, made(model), enabled=True) as worker:
-        large = [body(number, id="x" * (MAX_BYTES // 3)) for number in range(8)]
+        large = [body(number, id="x" * (BATCH_BYTES // 3)) for number in range(8)]
         replies = worker.ask(*large, body(8))
     assert [values(reply) for reply in replies] == [[2 * number] for number in range(9)]
     assert model.calls == [3, 3, 3]

@@ -1,0 +1,32 @@
+"""Numbers that both sides of a boundary go by: gateway and workers, configuration and workers."""
+
+from __future__ import annotations
+
+# ---- messages ------------------------------------------------------------------------------------
+
+#: Bodies above this many bytes are borrowed by ZeroMQ; below it a copy is cheaper.
+BORROW_ABOVE = 65536
+#: So many messages for one peer leave at once, not only at the end of a turn or batch: it begins, or answers, while the
+#: rest is read or encoded.
+TOGETHER = 8
+#: Largest message between gateway and fork server; their socket keeps message boundaries (SOCK_SEQPACKET).
+MAX_FORK_MESSAGE = 1 << 18
+#: An argument that does nothing: the command line's length is the room for a process's title.
+TITLE_ROOM = "-" * 200
+
+# ---- batches -------------------------------------------------------------------------------------
+
+#: Rows of a batch at most, unless the entry says otherwise.
+BATCH_ROWS = 64
+#: A batch takes no more once its requests are so many bytes, decoded inputs included: those that come first would wait
+#: until the last is decoded, and all of them take up memory together (32 x 4 MB of JSON: 10/s, one by one 12/s).
+BATCH_BYTES = 32 << 20
+
+# ---- bodies --------------------------------------------------------------------------------------
+
+#: Bytes that a compressed body may become, unless the gateway says otherwise.
+MAX_INFLATED = 256 << 20
+#: Pixels of one image, unless the entry says otherwise: a photograph has 12 to 50 million.
+MAX_PIXELS = 64_000_000
+#: Dots per inch and pages of a PDF, unless the entry says otherwise.
+PDF_DPI, PDF_PAGES = 200, 100
