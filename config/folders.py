@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from pydantic import ValidationError
 
+from ..protocol.signature import MLMODEL
 from .entries import EntryDefaults, ModelSettings
 from .settings import GroupSettings, Settings
 
@@ -22,7 +23,7 @@ def scan(folder: str) -> dict[str, Stamp]:
         names = sorted(child.name for child in children)
     for name in names:
         try:
-            status = os.stat(os.path.join(folder, name, "MLmodel"))
+            status = os.stat(os.path.join(folder, name, MLMODEL))
         except OSError:
             continue  # something else, or on its way in or out
         if stat.S_ISREG(status.st_mode):

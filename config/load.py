@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..protocol.errors import ConfigError
+from ..protocol.signature import MLMODEL
 from ..protocol.uris import has_scheme
 from . import overrides
 from .entries import EntryDefaults
@@ -100,7 +101,7 @@ def _from_model(
     argument: str | None, flags: Mapping[str, str], environ: Mapping[str, str], strict_paths: bool
 ) -> Settings:
     uri, label, warnings = _model_uri(argument, environ)
-    if not has_scheme(uri) and not os.path.isfile(os.path.join(uri, "MLmodel")):
+    if not has_scheme(uri) and not os.path.isfile(os.path.join(uri, MLMODEL)):
         raise ConfigError(f"{label}: {uri} has no MLmodel file; give a model's folder, a URI or a YAML file")
     entry = {"name": FromShell(environ.get("MODEL_NAME") or DEFAULT_NAME), "uri": FromShell(uri)}
     return _assemble(Document({"models": [entry]}), label, None, flags, environ, strict_paths, warnings)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from ..protocol.signature import MLMODEL
 from .entries import EntryDefaults, ModelSettings
 from .fields import Section
 from .problems import Problems, hint, keys_of
@@ -100,7 +101,7 @@ class EntryReader:
         seen: set[str] = set()
         for path, entry in self._read:
             local = entry.local_path
-            if local is not None and not os.path.isfile(os.path.join(local, "MLmodel")):
+            if local is not None and not os.path.isfile(os.path.join(local, MLMODEL)):
                 what = "has no MLmodel file" if os.path.isdir(local) else "does not exist"
                 yield (*path, "uri"), f"{local} {what}"
             for folder in entry.pythonpath:
@@ -141,7 +142,7 @@ class EntryReader:
         raw = [
             {"name": child, "uri": os.path.join(folder, child)}
             for child in children
-            if child not in named and os.path.isfile(os.path.join(folder, child, "MLmodel"))
+            if child not in named and os.path.isfile(os.path.join(folder, child, MLMODEL))
         ]
         return tuple(entry for entry in (self._entry(one, path) for one in raw) if entry is not None)
 

@@ -23,10 +23,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..protocol.errors import LoadError
+from ..protocol.signature import MLMODEL
+from ..protocol.uris import HASH_MARK
 from .fetch import Fetcher, Resolved
-from .mlmodel import MLMODEL
 from .single_flight import Progress, SingleFlight
-from .uris import HASH_MARK, local_path, local_source
+from .uris import local_path, local_source
 
 #: Seconds between two looks at a record that another gateway has locked.
 _LOCK_POLL = 0.1

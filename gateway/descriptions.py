@@ -10,8 +10,7 @@ from typing import Any, Protocol
 
 from .. import __version__
 from ..protocol.errors import NotReady, ServingError
-from ..protocol.signature import metadata_from_mlmodel
-from .mlmodel import parse_mlmodel, read_mlmodel
+from .mlmodel import mlmodel_of, read_mlmodel
 from .registry import Registry
 from .replica import Replica
 from .states import ModelState
@@ -72,8 +71,8 @@ class Descriptions:
                 mlmodel = await asyncio.to_thread(read_mlmodel, path)
             else:
                 async with timeout(version.timeout):
-                    mlmodel = parse_mlmodel(await self._source.metadata(version.uri), version.uri)
-            version.known_metadata = metadata_from_mlmodel(mlmodel)
+                    mlmodel = mlmodel_of(await self._source.metadata(version.uri), version.uri)
+            version.known_metadata = mlmodel.metadata()
         except (ServingError, asyncio.TimeoutError) as error:
             message = f"the metadata of model {version.label} cannot be read: {str(error) or 'no answer in time'}"
             raise NotReady(message, retry_after=5.0) from None

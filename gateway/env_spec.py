@@ -15,15 +15,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..protocol.errors import LoadError
+from ..protocol.signature import MLMODEL
+from ..protocol.yaml_files import MAX_SIZE, load_yaml
 from .env_requirements import RequirementFile, RequirementLine, read_file, read_lines
 from .env_uv import Uv
+from .mlmodel import read_mlmodel
 
 #: Part of every key: raise it when environments built by an older release must not be used any more.
 _KEY_FORMAT = 1
@@ -86,7 +88,7 @@ def label_of(python: str, key: str) -> str:
 
 def is_model(path: Path) -> bool:
     """Is that the directory of an MLflow model?"""
-    return (path / "MLmodel").is_file()
+    return (path / MLMODEL).is_file()
 
 
 def read_spec(model_path: Path, uv: Uv) -> EnvironmentSpec:
@@ -96,23 +98,21 @@ def read_spec(model_path: Path, uv: Uv) -> EnvironmentSpec:
     """
     if not is_model(model_path):
         raise LoadError(f"there is no MLflow model at {model_path}: it has no file MLmodel")
-    mlmodel = _yaml(model_path / "MLmodel")
-    flavors = _mapping(mlmodel.get("flavors"))
-    pyfunc = _mapping(flavors.get("python_function"))
-    names = _environment_files(pyfunc)
-    python_env = _yaml(model_path / names["virtualenv"])
-    conda_env = _yaml(model_path / names["conda"])
+    mlmodel = read_mlmodel(model_path)
+    conda, virtualenv = mlmodel.environment_files
+    python_env = _yaml(model_path / virtualenv)
+    conda_env = _yaml(model_path / conda)
 
     file = RequirementFile()
-    conda_python, pip_part = _read_conda(conda_env, names["conda"], file)
+    conda_python, pip_part = _read_conda(conda_env, model_path / conda, file)
     dependencies = python_env.get("dependencies")
     if isinstance(dependencies, list):
-        read_lines([str(item) for item in dependencies], model_path, names["virtualenv"], file)
+        read_lines([str(item) for item in dependencies], model_path, virtualenv, file)
     elif (model_path / "requirements.txt").is_file():
         read_file(model_path / "requirements.txt", file)
     else:
-        read_lines(pip_part, model_path, f"{names['conda']} (its pip part)", file)
-    logged = str(python_env.get("python") or conda_python or pyfunc.get("python_version") or "")
+        read_lines(pip_part, model_path, f"{conda} (its pip part)", file)
+    logged = str(python_env.get("python") or conda_python or mlmodel.pyfunc.get("python_version") or "")
     minor = _minor(logged)
     if (model_path / "uv.lock").is_file() and (model_path / "pyproject.toml").is_file():
         _read_lock(model_path, uv, file)
@@ -124,31 +124,20 @@ def read_spec(model_path: Path, uv: Uv) -> EnvironmentSpec:
         options=tuple(dict.fromkeys(file.options)),
         flags=tuple(file.flags),
         not_covered=tuple(uv.mask(item) for item in dict.fromkeys(file.not_covered)),
-        logged_at=_time(str(mlmodel.get("utc_time_created"))),
-        mlflow_version=str(mlmodel.get("mlflow_version") or ""),
-        libraries=_libraries(flavors),
+        logged_at=_time(mlmodel.logged_at),
+        mlflow_version=mlmodel.mlflow_version,
+        libraries=_libraries(mlmodel.flavors),
     )
 
 
-def _environment_files(pyfunc: dict[str, Any]) -> dict[str, str]:
-    """Names of the environment files: MLmodel may give them, as one string (old MLflow) or as two."""
-    env = pyfunc.get("env")
-    names = {"conda": "conda.yaml", "virtualenv": "python_env.yaml"}
-    if isinstance(env, str):
-        names["conda"] = env
-    elif isinstance(env, dict):
-        names.update({kind: str(env[kind]) for kind in names if env.get(kind)})
-    return names
-
-
-def _read_conda(conda: dict[str, Any], name: str, file: RequirementFile) -> tuple[str, list[str]]:
+def _read_conda(conda: dict[str, Any], path: Path, file: RequirementFile) -> tuple[str, list[str]]:
     """The Python and the pip part of conda.yaml; everything else in it is noted as not covered."""
     python = ""
     pip_part: list[str] = []
     others: list[str] = []
-    for item in conda.get("dependencies") or []:
+    for item in _list(conda, "dependencies", path):
         if isinstance(item, dict):
-            pip_part.extend(str(line) for line in item.get("pip") or [])
+            pip_part.extend(str(line) for line in _list(item, "pip", path))
             continue
         package = str(item).split("::")[-1].strip()
         bare = re.split(r"[\s=<>!~\[]", package, maxsplit=1)[0]
@@ -158,8 +147,8 @@ def _read_conda(conda: dict[str, Any], name: str, file: RequirementFile) -> tupl
             others.append(package)
     if others:
         file.not_covered.append(
-            f"{name}: conda packages are not installed, only its pip part is: {', '.join(others)} (name them under "
-            "pip, or give the model an environment of its own with `environment: <path>`)"
+            f"{path.name}: conda packages are not installed, only its pip part is: {', '.join(others)} (name them "
+            "under pip, or give the model an environment of its own with `environment: <path>`)"
         )
     return python, pip_part
 
@@ -201,7 +190,7 @@ def _read_lock(model_path: Path, uv: Uv, file: RequirementFile) -> None:
         file.requirements.extend(locked.requirements)
 
 
-def _libraries(flavors: dict[str, Any]) -> tuple[str, ...]:
+def _libraries(flavors: Iterable[str]) -> tuple[str, ...]:
     modules = {
         "pytorch": "torch",
         "h2o": "h2o",
@@ -213,20 +202,25 @@ def _libraries(flavors: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping of strings; {} where the file is missing."""
+    """A YAML mapping, its numbers as text; {} where the file is missing or empty."""
     try:
-        # No types: `python: 3.10` must not become the number 3.1.
-        return _mapping(yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader))
+        with path.open("rb") as stream:
+            content = stream.read(MAX_SIZE + 1)
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise LoadError(f"cannot read {path}: {error}") from None
-    except RecursionError:
-        raise LoadError(f"cannot read {path}: it is nested too deeply") from None
+    except OSError as error:
+        raise LoadError(f"{path} cannot be read: {error.strerror or error}") from None
+    found = load_yaml(content, str(path), numbers=False)
+    if found is not None and not isinstance(found, dict):
+        raise LoadError(f"{path} is not a YAML mapping; log or download the model again")
+    return found or {}
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+def _list(mapping: dict[str, Any], key: str, path: Path) -> list[Any]:
+    found = mapping.get(key)
+    if found is not None and not isinstance(found, list):
+        raise LoadError(f"{path}: `{key}` is not a list; log or download the model again")
+    return found or []
 
 
 def _minor(version: str) -> str:

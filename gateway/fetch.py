@@ -92,7 +92,7 @@ class Fetcher:
         return Resolved(uri=uri, version=reply.version, source=reply.source)
 
     async def metadata(self, uri: str) -> str:
-        """The text of the model's MLmodel (see `mlmodel.parse_mlmodel`); nothing else is downloaded."""
+        """The text of the model's MLmodel (see `mlmodel.mlmodel_of`); nothing else is downloaded."""
         reply = await self._once("metadata", uri, lambda id: MetadataRequest(id, uri))
         return str(reply.mlmodel)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 #: Every fork server imports these. The first is primed, and so are others (workers/priming.py).
 BASE = ["modelhub.serving.workers.start_serve", "modelhub.serving.workers.loading", "mlflow.pyfunc"]
@@ -22,17 +22,17 @@ SAFE: dict[str, list[str]] = {
 UNSAFE = {"onnx": "onnxruntime", "tensorflow": "tensorflow", "keras": "tensorflow"}
 
 
-def modules_for(mlmodel: dict[str, Any]) -> list[str]:
+def modules_for(flavors: Iterable[str]) -> list[str]:
     """The modules to import before a worker of this model is forked, most general first."""
     found = list(BASE)
-    for flavour in mlmodel.get("flavors") or {}:
+    for flavour in flavors:
         found.extend(name for name in SAFE.get(flavour, ()) if name not in found)
     return found
 
 
-def why_not_fork(mlmodel: dict[str, Any]) -> str:
+def why_not_fork(flavors: Iterable[str]) -> str:
     """The reason why this model needs a fresh interpreter; "" if it may be forked."""
-    for flavour in mlmodel.get("flavors") or {}:
+    for flavour in flavors:
         if flavour in UNSAFE:
             return f"its flavour {flavour} ({UNSAFE[flavour]}) keeps threads, and forking those is unsafe"
     return ""

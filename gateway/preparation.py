@@ -76,9 +76,9 @@ class Preparation:
         except BaseException:
             artifact.release()
             raise
-        reason = _DEVICES if entry.devices else why_not_fork(mlmodel)
+        reason = _DEVICES if entry.devices else why_not_fork(mlmodel.flavors)
         start = SPAWN if reason else entry.start
-        modules = modules_for(mlmodel) if start == FORK else []
+        modules = modules_for(mlmodel.flavors) if start == FORK else []
         self._local.want(environment, modules)
         order = WorkerOrder(self._spec(entry, version), artifact, environment, start, modules, env_names=entry.env)
         return Prepared(_plan(self._local, entry, order, reason), artifact, _content(artifact, entry), version)
@@ -90,7 +90,7 @@ class Preparation:
         environment = await self._environments.ensure(Path(os.devnull), entry.environment)
         reason = _DEVICES if entry.devices else ""
         start = SPAWN if reason else entry.start
-        modules = modules_for({}) if start == FORK else []
+        modules = modules_for(()) if start == FORK else []
         self._local.want(environment, modules)
         order = WorkerOrder(self._spec(entry, version), None, environment, start, modules, env_names=entry.env)
         return Prepared(_plan(self._local, entry, order, reason), None, f"service {entry.service}", version)

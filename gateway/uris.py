@@ -10,11 +10,9 @@ import hashlib
 import os
 from pathlib import Path
 
-from ..protocol.uris import path_of
-from .mlmodel import MLMODEL, read_mlmodel
-
-#: Between a source's URI and its hash.
-HASH_MARK = "#sha256="
+from ..protocol.signature import MLMODEL
+from ..protocol.uris import HASH_MARK, path_of
+from .mlmodel import read_mlmodel
 
 
 def local_path(uri: str) -> Path | None:

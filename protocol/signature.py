@@ -13,9 +13,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union, cast
 
 from .errors import LoadError
+from .yaml_files import load_yaml
+
+#: The file that makes a folder an MLflow model.
+MLMODEL = "MLmodel"
 
 _COLUMNS = {"boolean": "BOOL", "integer": "INT32", "long": "INT64", "float": "FP32", "double": "FP64"}
 _TENSORS = {
@@ -68,20 +72,16 @@ class Signature:
     from_type_hint: bool = False  # mlflow made it from the type hints of PythonModel.predict
 
 
-def parse_mlmodel(text: str) -> Dict[str, Any]:
-    """The MLmodel file's YAML to a dict. Raises LoadError."""
-    import yaml  # a worker has it from mlflow, the gateway from its own requirements
-
-    try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise LoadError(f"the MLmodel file is not valid YAML: {error}") from None
-    if not isinstance(found, dict):
-        raise LoadError("the MLmodel file is not a YAML mapping")
-    return found
+def parse_mlmodel(content: Union[bytes, str], where: str = MLMODEL, *, numbers: bool = True) -> Dict[str, Any]:
+    """The MLmodel file's YAML to a dict; see `load_yaml`. Raises LoadError, which begins with `where`."""
+    found = load_yaml(content, where, numbers=numbers)
+    flavors = found.get("flavors") if isinstance(found, dict) else None
+    if not isinstance(flavors, dict) or not isinstance(flavors.get("python_function") or {}, dict):
+        raise LoadError(f"{where} is no MLmodel file: it has no `flavors`; log or download the model again")
+    return cast("Dict[str, Any]", found)
 
 
-def signature_from_mlmodel(mlmodel: Dict[str, Any]) -> Optional[Signature]:
+def signature_from_mlmodel(mlmodel: Mapping[str, Any]) -> Optional[Signature]:
     """The signature in a parsed MLmodel file; None if it has none. Raises LoadError."""
     section = mlmodel.get("signature")
     if not section:
@@ -93,11 +93,11 @@ def signature_from_mlmodel(mlmodel: Dict[str, Any]) -> Optional[Signature]:
             params=[_param(item) for item in _items(section.get("params"))],
             from_type_hint=bool(mlmodel.get("is_signature_from_type_hint")),
         )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise LoadError(f"the signature in the MLmodel file is not readable: {type(error).__name__}: {error}") from None
 
 
-def platform_from_mlmodel(mlmodel: Dict[str, Any]) -> str:
+def platform_from_mlmodel(mlmodel: Mapping[str, Any]) -> str:
     """`mlflow_<flavour>` with the most specific flavour: the one that pyfunc's loader belongs to, else
     the first that is not python_function."""
     flavors = mlmodel.get("flavors") or {}
@@ -119,7 +119,7 @@ def metadata_from_signature(signature: Optional[Signature], platform: str) -> Di
     }
 
 
-def metadata_from_mlmodel(mlmodel: Dict[str, Any]) -> Dict[str, Any]:
+def metadata_from_mlmodel(mlmodel: Mapping[str, Any]) -> Dict[str, Any]:
     """V2 model metadata, without name and versions, of a parsed MLmodel file. Raises LoadError."""
     return metadata_from_signature(signature_from_mlmodel(mlmodel), platform_from_mlmodel(mlmodel))
 
@@ -132,9 +132,9 @@ def _items(value: Any) -> List[Dict[str, Any]]:
     if not value:
         return []
     items = json.loads(value) if isinstance(value, str) else value
-    if not isinstance(items, list):
+    if not isinstance(items, (list, tuple)):
         raise ValueError("a schema must be a list")
-    return items
+    return list(items)
 
 
 def _fields(items: List[Dict[str, Any]], what: str) -> List[Field]:

@@ -9,6 +9,8 @@ from urllib.parse import unquote
 
 from .errors import ConfigError
 
+#: Ends a source, which names one content, before the hash of its MLmodel file.
+HASH_MARK = "#sha256="
 #: One letter is no scheme but a drive of Windows: `c:/models/iris` is a path.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 

@@ -14,8 +14,9 @@ from typing import Any, Dict, List
 
 from ..protocol.errors import LoadError, ServingError
 from ..protocol.messages import InferRequest
-from ..protocol.signature import Signature, parse_mlmodel, platform_from_mlmodel, signature_from_mlmodel
+from ..protocol.signature import MLMODEL, Signature, parse_mlmodel, platform_from_mlmodel, signature_from_mlmodel
 from ..protocol.worker_spec import WorkerSpec
+from ..protocol.yaml_files import MAX_SIZE
 from .dialects import DIALECTS
 from .example import example_request
 from .load_native import NATIVE, as_pyfunc, load_native
@@ -92,12 +93,12 @@ def _streams(mlmodel: Dict[str, Any], model: Any) -> bool:
 
 def read_mlmodel(path: str) -> Dict[str, Any]:
     """The parsed MLmodel file of a model directory. Raises LoadError."""
-    file = os.path.join(path, "MLmodel")
+    file = os.path.join(path, MLMODEL)
     try:
-        with open(file, encoding="utf-8") as opened:
-            return parse_mlmodel(opened.read())
+        with open(file, "rb") as opened:
+            return parse_mlmodel(opened.read(MAX_SIZE + 1), file)
     except OSError as error:
-        raise LoadError(f"{path} is not an MLflow model directory: {error.strerror}: MLmodel") from None
+        raise LoadError(f"{path} is not an MLflow model directory: {error.strerror}: {MLMODEL}") from None
 
 
 def library_versions() -> Dict[str, str]:

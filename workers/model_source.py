@@ -21,11 +21,11 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 from ..protocol.errors import ConfigError, LoadError, NotFound
+from ..protocol.signature import MLMODEL
+from ..protocol.uris import HASH_MARK
 
-MLMODEL = "MLmodel"
 LATEST = "latest"
 
-_HASH_MARK = "#sha256="
 _PROGRESS_PERIOD = 0.25
 _SEARCH_PAGE = 1000
 #: Up to so many names are asked one by one; beyond that the registry is read page by page.
@@ -84,7 +84,7 @@ def uses_tracking_server(uri: str) -> bool:
 def resolve(uri: str) -> Tuple[str, str]:
     """(version, source) of a model URI; the version is "" where the URI has none."""
     pinned = _pin(uri)
-    return pinned.version, pinned.uri + _HASH_MARK + _hash(_read_mlmodel(pinned))
+    return pinned.version, pinned.uri + HASH_MARK + _hash(_read_mlmodel(pinned))
 
 
 def metadata(uri: str) -> str:
@@ -293,7 +293,7 @@ def _verify(folder: str, sizes: Dict[str, Optional[int]], uri: str) -> None:
 
 def _split(uri: str) -> Tuple[str, str]:
     """A source to (pinned URI, hash); any other URI to (itself, "")."""
-    plain, _, digest = uri.rpartition(_HASH_MARK)
+    plain, _, digest = uri.rpartition(HASH_MARK)
     return (plain, digest) if plain else (uri, "")
 
 

@@ -9,7 +9,7 @@ import os
 from typing import Any, Dict, List, Optional, Protocol
 
 from ..protocol.errors import LoadError
-from ..protocol.signature import Signature, signature_from_mlmodel
+from ..protocol.signature import MLMODEL, Signature, signature_from_mlmodel
 from ..protocol.worker_spec import WorkerSpec
 from .call import Call
 from .dialects import DIALECTS
@@ -86,7 +86,7 @@ def served_by(service: Loadable, spec: Optional[WorkerSpec]) -> ServedModel:
     """The service's loaded model with the ways in and out that it would have without a class around it."""
     model = as_pyfunc(service.loaded_model, service.model_type)
     known = spec or WorkerSpec(service.name, service.version or "1", 0, 0, "", "", "", "", "")
-    if service.model_path and os.path.isfile(os.path.join(service.model_path, "MLmodel")):
+    if service.model_path and os.path.isfile(os.path.join(service.model_path, MLMODEL)):
         return served_from(model, service.model_path, known)
     return ServedModel(
         model,

@@ -75,20 +75,45 @@ def test_dependencies_may_stand_in_python_env_itself(tmp_path: Path) -> None:
     assert texts(read_spec(model, UV).requirements) == ["six<2", "tiny==1.0"]
 
 
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30))
+
+
+@pytest.mark.parametrize("file", ["MLmodel", "python_env.yaml", "conda.yaml"])
 @pytest.mark.parametrize(
-    ("file", "text"),
+    "text",
     [
-        ("MLmodel", "a: [b"),
-        ("python_env.yaml", "{"),
-        ("python_env.yaml", "\x00"),
-        ("conda.yaml", "[" * 3000 + "]" * 3000),
+        "a: [b",
+        "{",
+        "\x00",
+        "[" * 3000 + "]" * 3000,
+        BOMB,
+        "a: &a [*a]",
+        b"\xff\xfea",
+        "- 1",
+        "dependencies",
+        "#" * (17 << 20),
     ],
+    ids=["open", "brace", "binary", "deep", "aliases", "circle", "encoding", "list", "text", "large"],
 )
-def test_a_broken_file_is_named(tmp_path: Path, file: str, text: str) -> None:
+def test_a_broken_file_is_named(tmp_path: Path, file: str, text: str | bytes) -> None:
     model = make_model(tmp_path / "m")
-    (model / file).write_text(text)
-    with pytest.raises(LoadError, match=f"cannot read .*{file}"):
+    (model / file).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(LoadError, match=f"^{model / file} is "):
         read_spec(model, UV)
+
+
+@pytest.mark.parametrize(
+    "text", ["dependencies: 5", "dependencies: text", "dependencies: [{pip: 5}]", "dependencies: {a: 1}"]
+)
+def test_dependencies_that_are_no_list_are_said(tmp_path: Path, text: str) -> None:
+    model = make_model(tmp_path / "m", conda_yaml=text)
+    with pytest.raises(LoadError, match=f"^{model / 'conda.yaml'}: `(dependencies|pip)` is not a list"):
+        read_spec(model, UV)
+
+
+def test_empty_files_say_nothing(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m", conda_yaml="", python_env_yaml="dependencies:\n")
+    assert texts(read_spec(model, UV).requirements) == ["mlflow==9.0"]
 
 
 def test_a_folder_without_mlmodel_is_no_model(tmp_path: Path) -> None:

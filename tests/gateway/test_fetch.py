@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from modelhub.serving.gateway.fetch import Fetcher
-from modelhub.serving.gateway.mlmodel import parse_mlmodel
+from modelhub.serving.gateway.mlmodel import mlmodel_of
 from modelhub.serving.protocol.errors import ConfigError, LoadError, NotFound, NotReady
 from support.modelhub_server import unused_address
 
@@ -97,7 +97,7 @@ async def test_a_store_whose_library_is_missing(fetcher: Fetcher) -> None:
 
 async def test_only_the_mlmodel(fetcher: Fetcher, logged: Any) -> None:
     text = await fetcher.metadata("models:/echo@champion")
-    assert parse_mlmodel(text, "echo")["model_id"] == logged.model_1
+    assert mlmodel_of(text, "echo").document["model_id"] == logged.model_1
     source = (await fetcher.resolve("models:/echo/1")).source
     assert source.endswith("#sha256=" + hashlib.sha256(text.encode()).hexdigest()[:32])
     assert await fetcher.metadata(source) == text

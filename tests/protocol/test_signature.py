@@ -127,14 +127,17 @@ def test_platform(flavors: dict[str, Any], platform: str) -> None:
 
 @pytest.mark.parametrize(
     "section",
-    [{"inputs": "{"}, {"inputs": '{"a": 1}'}, {"inputs": "[1]"}, {"inputs": '[{"name": "a"}]'}, {"inputs": 3}, "text"],
+    [
+        *({"inputs": each} for each in ("{", '{"a": 1}', "[1]", '[{"name": "a"}]', 3, "[" * 100_000)),
+        "text",
+    ],
 )
 def test_unreadable_signatures(section: Any) -> None:
     with pytest.raises(LoadError, match="signature"):
         signature_from_mlmodel({"signature": section})
 
 
-@pytest.mark.parametrize("text", ["a: [", "- a", "just text", ""])
+@pytest.mark.parametrize("text", ["a: [", "- a", "just text", "", "a: 1", "flavors: text", "[" * 3000 + "]" * 3000])
 def test_unreadable_files(text: str) -> None:
     with pytest.raises(LoadError, match="MLmodel"):
         parse_mlmodel(text)
