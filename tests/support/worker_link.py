@@ -49,7 +49,7 @@ class WorkerLink:
         self._thread.start()
 
     def _run(self, spec: WorkerSpec, model: ServedModel) -> None:
-        link = Link(spec)
+        link = self._link = Link(spec)
         try:
             link.send([(StatsReply(), b"")])  # the router knows it from now on
             (Loop if spec.concurrency == 1 else ThreadedLoop)(spec, link, model).run()
@@ -57,6 +57,10 @@ class WorkerLink:
             self._code = leaving.code
         finally:
             link.close()
+
+    def reached(self) -> bool:
+        """Waits until something that was sent lies there for the loop to read; called in its thread, by the model."""
+        return bool(self._link._socket.poll(20_000))
 
     def ended(self, seconds: float) -> int | str | None:
         """Waits for the loop to end by itself; the code with which it exits."""

@@ -46,11 +46,16 @@ class Doubles:
         self.go: threading.Event | None = None
         self.running = threading.Event()
 
+        #: What must have happened before the next call ends; runs in the loop's thread.
+        self.until: Callable[[], bool] = lambda: True
+
     def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
         self.calls.append(len(data))
         self.running.set()
         if self.go is not None:
             assert self.go.wait(20)
+            until, self.until = self.until, lambda: True
+            assert until()
         return self.answer(data, params or {})
 
     def answer(self, data: pd.DataFrame, params: dict[str, Any]) -> Any:
@@ -178,7 +183,7 @@ class Waits(Patience):
         self.waits = True
 
     def left(self, gathered: int, deadline: float = 0.0) -> float:
-        return 20.0 if gathered < self._expected else 0.0
+        return 5.0 if gathered < self._expected else 0.0
 
 
 @pytest.mark.parametrize(("max_delay", "calls"), [(None, [1, 2]), (0.0, [1, 1, 1])])
@@ -222,6 +227,7 @@ def test_who_goes_while_a_batch_waits_is_not_predicted(tmp_path: Path, monkeypat
         worker.send(*((InferRequest(id=number, alone=number == 3), body(number)) for number in (0, 1, 2, 3)))
         assert model.running.wait(20)
         worker.send(*((InferRequest(id=number, alone=number == 5), body(number)) for number in (4, 5, 6)))
+        model.until = worker.reached
         model.go.set()
         worker.answers(4)  # now 4 and 6 wait for two more, and 5 behind them
         worker.send((CancelRequest([4, 5]), b""))
