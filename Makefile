@@ -53,9 +53,9 @@ demo-models: $(INSTALLED)  ## only the model folders that examples/models.yaml n
 bench: $(INSTALLED)  ## throughput and latency beside other servers
 	@$(BIN)/python bench/run.py $(ARGS)
 
-proto: $(UV)  ## regenerate gateway/grpc_generated from its .proto
+proto: $(UV)  ## regenerate gateway/grpc/generated from its .proto
 	@# An old generator on purpose: protobuf runs what an older version has generated, not what a newer one has.
-	@cd gateway/grpc_generated && $(abspath $(UV)) run --quiet --no-project --isolated --python $(abspath $(BIN)/python) \
+	@cd gateway/grpc/generated && $(abspath $(UV)) run --quiet --no-project --isolated --python $(abspath $(BIN)/python) \
 	    --with 'grpcio-tools==1.75.1' --with 'setuptools<81' \
 	    python -W ignore -m grpc_tools.protoc -I . --python_out=. --pyi_out=. open_inference.proto
 

@@ -31,7 +31,7 @@ import grpc
 import psutil
 import uvloop
 
-from modelhub.serving.gateway.grpc_generated import open_inference_pb2 as pb
+from modelhub.serving.gateway.grpc.generated import open_inference_pb2 as pb
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 CONCURRENCY = 16
@@ -64,7 +64,7 @@ uvloop.run(main())
 HTTP_ECHO = """
 import asyncio, uvloop
 from aiohttp import web
-from modelhub.serving.gateway.quick_answer import QuickAnswer
+from modelhub.serving.gateway.http.fast_response import QuickAnswer
 async def echo(request):
     return QuickAnswer("application/octet-stream", None, await request.read())
 async def main():

@@ -23,8 +23,8 @@ from cases import CASES, Case, request
 
 from modelhub.serving.protocol.messages import InferRequest
 from modelhub.serving.protocol.worker_spec import WorkerSpec
-from modelhub.serving.workers.loading import load
-from modelhub.serving.workers.served import ServedModel
+from modelhub.serving.workers.load.mlflow import load
+from modelhub.serving.workers.model.served import ServedModel
 
 HERE = Path(__file__).parent
 COMPARED = (

@@ -2,7 +2,7 @@
 
 The script writes one JSON object to this process's stdin: `models` and `groups` as in a configuration file,
 `flags` as on a command line, and `services`: which of the entries are objects of the script, by their names.
-Its end of the fork server's socket is inherited; see workers/script_server.py for the other side.
+Its end of the fork server's socket is inherited; see workers/script/server.py for the other side.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 
 from ..config.load import load_mapping
 from ..protocol.errors import ConfigError
-from ..workers import process
-from .environments import Environment
-from .script_services import KEY, Script, ScriptService, variables_of
+from ..workers import linux
+from .environments.environments import Environment
+from .places.script import KEY, Script, ScriptService, variables_of
 from .server import run
 
 
@@ -27,8 +27,8 @@ def main(arguments: Sequence[str]) -> int:
     """`DESCRIPTOR PARENT`; the rest of the command line is room for the title."""
     descriptor, parent = int(arguments[0]), int(arguments[1])
     os.set_inheritable(descriptor, False)
-    process.die_with_parent(parent, signal.SIGTERM)
-    process.set_title("modelhub: gateway")
+    linux.die_with_parent(parent, signal.SIGTERM)
+    linux.set_title("modelhub: gateway")
     given = json.load(sys.stdin)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     try:

@@ -19,38 +19,39 @@ import uvloop
 
 from ..config.settings import Settings
 from ..protocol.errors import ConfigError
-from ..workers.process import forbid_dumps
-from . import hangup, heap, tracing
-from .announcer import Announcer
-from .artifacts import ArtifactStore
-from .budget import Budget, max_buffered
-from .catalog import Catalog
-from .channel import Channel
-from .container import PodMemory
-from .control import Control
-from .counters import Counters
-from .descriptions import Descriptions
-from .environments import Environments
-from .fetch import Fetcher
-from .folder_watch import FolderWatch
-from .follow import Follower
-from .fork_servers import ForkServers, ScriptServer
-from .inference import Inference
-from .listen import Doors, listening
-from .local import LocalPlace, Servers
-from .log import configure
-from .memory_book import MemoryBook
-from .memory_watch import INTERVAL, MemoryWatch
-from .metrics import Metrics
-from .orphans import reap_orphans
-from .place import Starter
-from .preparation import Preparation
-from .progress import Display
-from .registry import Registry
-from .resources import Resources
-from .runtime import make_runtime_dir, remove_runtime_dir
-from .script_services import Script
-from .worker_output import output_log
+from ..workers.linux import forbid_dumps
+from .artifacts.fetcher import Fetcher
+from .artifacts.store import ArtifactStore
+from .dataplane.budget import Budget, max_buffered
+from .dataplane.control import Control
+from .dataplane.descriptions import Descriptions
+from .dataplane.inference import Inference
+from .dispatch.channel import Channel
+from .environments.environments import Environments
+from .metrics.scrape import Metrics
+from .models.announcer import Announcer
+from .models.catalog import Catalog
+from .models.folder_watch import FolderWatch
+from .models.follow import Follower
+from .models.preparation import Preparation
+from .models.registry import Registry
+from .models.resources import Resources
+from .models.sizes import MemoryBook
+from .places.fork_servers import ForkServers, ScriptServer
+from .places.local import LocalPlace, Servers
+from .places.output import output_log
+from .places.place import Starter
+from .places.script import Script
+from .ports import Doors, listening
+from .supervision.memory_watch import INTERVAL, MemoryWatch
+from .system import hangup, heap
+from .system.container import PodMemory
+from .system.orphans import reap_orphans
+from .system.runtime_dir import make_runtime_dir, remove_runtime_dir
+from .telemetry import tracing
+from .telemetry.counters import Counters
+from .telemetry.display import Display
+from .telemetry.log import configure
 
 log = logging.getLogger("modelhub.server")
 

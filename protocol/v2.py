@@ -8,7 +8,7 @@
 `json_size` is the value of `Inference-Header-Content-Length`; of a compressed body it counts bytes of
 the inflated one (as Triton's client does). Called by the worker for every request; the gateway never
 parses a body. Whatever is wrong with one is the client's mistake: InvalidRequest. Tensors' elements
-are judged where numpy is (`workers/tensors.py`).
+are judged where numpy is (`workers/convert/tensors.py`).
 
 `null` for the optional members `id`, `parameters` and `outputs` counts as absent (pydantic-made clients
 send it so).

@@ -29,7 +29,7 @@ class WorkerSpec:
     model_type: str = "pyfunc"
     service: str = ""  # "package.module:Class"; "": the default service
     service_object: str = ""  # the name of a service in the script whose process forks this worker
-    script: Optional[Dict[str, Any]] = None  # workers/script.py: how a fresh interpreter gets that service
+    script: Optional[Dict[str, Any]] = None  # workers/services/handover.py: how a fresh interpreter gets that service
     pythonpath: List[str] = field(default_factory=list)
     image: Optional[Dict[str, Any]] = None
     pdf: Optional[Dict[str, Any]] = None

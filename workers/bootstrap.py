@@ -57,10 +57,10 @@ def main(arguments: List[str]) -> int:
     role, descriptor, kit = arguments[:3]
     install(kit)
     if role == "fork-server":
-        from modelhub.serving.workers import fork_server
+        from modelhub.serving.workers.start import fork_server
 
         return fork_server.main(int(descriptor))
-    from modelhub.serving.workers import child
+    from modelhub.serving.workers.start import child
 
     return child.main_spawned(int(descriptor))
 

@@ -1,6 +1,6 @@
 """What an unmodified tritonclient gets of models that stream: `python use_tritonclient_stream.py HOST:PORT`.
 
-The models are those of tests/serving/test_streaming.py.
+The models are those of tests/end_to_end/test_streaming.py.
 """
 
 import asyncio

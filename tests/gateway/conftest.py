@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from modelhub.serving.gateway.fetch import Fetcher
+from modelhub.serving.gateway.artifacts.fetcher import Fetcher
 
 LOGGED_MODELS = Path(__file__).parent.parent / "support" / "logged_models.py"
 

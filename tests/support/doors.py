@@ -15,7 +15,7 @@ from typing import Any
 
 import grpc
 
-from modelhub.serving.gateway.grpc_generated import open_inference_pb2 as pb
+from modelhub.serving.gateway.grpc.generated import open_inference_pb2 as pb
 
 from .gateway_process import Gateway
 from .v2_client import CODES, pack, unpack

@@ -19,7 +19,7 @@ from threading import Thread
 
 import uv
 
-from modelhub.serving.gateway.env_uv import Uv
+from modelhub.serving.gateway.environments.uv import Uv
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 KIT = ("pyzmq", "msgpack", "orjson", "pillow", "pdf2image", "pypdfium2")

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from modelhub.serving.gateway.environments import Environment, Environments
+from modelhub.serving.gateway.environments.environments import Environment, Environments
 
 from .gateway_process import Gateway
 from .v2_client import tensor

@@ -13,9 +13,9 @@ from PIL import Image
 from modelhub.serving.protocol.errors import ServingError
 from modelhub.serving.protocol.messages import InferRequest
 from modelhub.serving.protocol.signature import Signature, signature_from_mlmodel
-from modelhub.serving.workers.call import Answer, Call
-from modelhub.serving.workers.dialects import DIALECTS
-from modelhub.serving.workers.served import ServedModel
+from modelhub.serving.workers.dialects.table import DIALECTS
+from modelhub.serving.workers.model.call import Answer, Call
+from modelhub.serving.workers.model.served import ServedModel
 
 A4 = (595, 842)
 

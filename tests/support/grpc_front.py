@@ -11,13 +11,13 @@ import grpc.aio
 import orjson
 
 from modelhub.serving.config.server import ServerSettings
-from modelhub.serving.gateway.budget import Budget
-from modelhub.serving.gateway.counters import Counters
-from modelhub.serving.gateway.descriptions import Descriptions
-from modelhub.serving.gateway.grpc_generated import open_inference_pb2 as pb
-from modelhub.serving.gateway.grpc_server import listening
-from modelhub.serving.gateway.inference import Inference
-from modelhub.serving.gateway.registry import Registry
+from modelhub.serving.gateway.dataplane.budget import Budget
+from modelhub.serving.gateway.dataplane.descriptions import Descriptions
+from modelhub.serving.gateway.dataplane.inference import Inference
+from modelhub.serving.gateway.grpc.generated import open_inference_pb2 as pb
+from modelhub.serving.gateway.grpc.server import listening
+from modelhub.serving.gateway.models.registry import Registry
+from modelhub.serving.gateway.telemetry.counters import Counters
 
 from .doors import SERVICE
 from .http_front import Model

@@ -12,17 +12,17 @@ from aiohttp import web
 
 from modelhub.serving.config.server import ServerSettings
 from modelhub.serving.config.settings import ModelSettings
-from modelhub.serving.gateway.app import make_admin_app, make_app
-from modelhub.serving.gateway.budget import Budget
-from modelhub.serving.gateway.connection import make_runner
-from modelhub.serving.gateway.control import Control
-from modelhub.serving.gateway.counters import Counters
-from modelhub.serving.gateway.descriptions import Descriptions
-from modelhub.serving.gateway.inference import Inference
-from modelhub.serving.gateway.metrics import Metrics
-from modelhub.serving.gateway.registry import Registry
-from modelhub.serving.gateway.states import ModelState
-from modelhub.serving.gateway.stats import ModelStats
+from modelhub.serving.gateway.dataplane.budget import Budget
+from modelhub.serving.gateway.dataplane.control import Control
+from modelhub.serving.gateway.dataplane.descriptions import Descriptions
+from modelhub.serving.gateway.dataplane.inference import Inference
+from modelhub.serving.gateway.http.app import make_admin_app, make_app
+from modelhub.serving.gateway.http.connection import make_runner
+from modelhub.serving.gateway.metrics.scrape import Metrics
+from modelhub.serving.gateway.models.registry import Registry
+from modelhub.serving.gateway.models.states import ModelState
+from modelhub.serving.gateway.telemetry.counters import Counters
+from modelhub.serving.gateway.telemetry.stats import ModelStats
 from modelhub.serving.protocol.errors import QueueFull
 from modelhub.serving.protocol.messages import InferReply, InferRequest
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from modelhub.serving.protocol.messages import InferRequest
-from modelhub.serving.workers.call import Answer
-from modelhub.serving.workers.served import ServedModel
+from modelhub.serving.workers.model.call import Answer
+from modelhub.serving.workers.model.served import ServedModel
 
 from .v2_client import Tensor, parse, request
 
@@ -42,7 +42,7 @@ def loaded_from(flavour: Any, model: Any, folder: Any, signature: Any) -> Served
     import warnings
 
     from modelhub.serving.protocol.worker_spec import WorkerSpec
-    from modelhub.serving.workers.loading import load
+    from modelhub.serving.workers.load.mlflow import load
 
     with warnings.catch_warnings(record=True):
         warnings.simplefilter("ignore")

@@ -8,7 +8,7 @@ from typing import Any
 from modelhub.serving import ModelhubModelService
 from modelhub.serving.protocol.messages import InferRequest
 from modelhub.serving.protocol.worker_spec import WorkerSpec
-from modelhub.serving.workers.service_adapter import ServiceAdapter, adapt
+from modelhub.serving.workers.services.adapter import ServiceAdapter, adapt
 
 
 class Model:

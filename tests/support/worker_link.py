@@ -12,10 +12,10 @@ from modelhub.serving.protocol.codec import decode, encode
 from modelhub.serving.protocol.journal import Journal
 from modelhub.serving.protocol.messages import InferRequest, StatsReply, StatsRequest, StopRequest
 from modelhub.serving.protocol.worker_spec import WorkerSpec
-from modelhub.serving.workers.link import Link
-from modelhub.serving.workers.loop import Loop
-from modelhub.serving.workers.served import ServedModel
-from modelhub.serving.workers.threaded import ThreadedLoop
+from modelhub.serving.workers.loop.link import Link
+from modelhub.serving.workers.loop.loop import Loop
+from modelhub.serving.workers.loop.threaded import ThreadedLoop
+from modelhub.serving.workers.model.served import ServedModel
 
 
 class WorkerLink:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from modelhub.serving.protocol.worker_spec import WorkerSpec
-from modelhub.serving.workers.loading import load
-from modelhub.serving.workers.served import ServedModel
+from modelhub.serving.workers.load.mlflow import load
+from modelhub.serving.workers.model.served import ServedModel
 from support.quiet_mlflow import import_mlflow, quiet
 
 

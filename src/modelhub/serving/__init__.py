@@ -30,16 +30,16 @@ if TYPE_CHECKING:
         WireError,
         WorkerLost,
     )
-    from .workers.async_executor import AsyncExecutor
-    from .workers.groups import ModelServiceGroup
-    from .workers.model_server import ModelServer
-    from .workers.services import (
+    from .workers.script.model_server import ModelServer
+    from .workers.services.async_executor import AsyncExecutor
+    from .workers.services.base import (
         AutoModelPredictor,
         ImageModelService,
         ModelhubModelService,
         TabularModelService,
         TextModelService,
     )
+    from .workers.services.groups import ModelServiceGroup
 
 __version__ = "0.1.0"
 
@@ -70,16 +70,16 @@ __all__ = [
 ]
 
 _SERVICES: dict[str, str] = {
-    "AutoModelPredictor": ".workers.services",
-    "ImageModelService": ".workers.services",
-    "ModelServer": ".workers.model_server",
-    "ModelServiceGroup": ".workers.groups",
-    "ModelhubModelService": ".workers.services",
-    "TabularModelService": ".workers.services",
-    "TextModelService": ".workers.services",
+    "AutoModelPredictor": ".workers.services.base",
+    "ImageModelService": ".workers.services.base",
+    "ModelServer": ".workers.script.model_server",
+    "ModelServiceGroup": ".workers.services.groups",
+    "ModelhubModelService": ".workers.services.base",
+    "TabularModelService": ".workers.services.base",
+    "TextModelService": ".workers.services.base",
 }
 
-#: As in gateway/worker_env.py; read by numeric libraries when they are imported.
+#: As in gateway/places/variables.py; read by numeric libraries when they are imported.
 _ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -102,7 +102,7 @@ def __getattr__(name: str) -> Any:
         _limit_threads()
         where = _SERVICES[name]
     else:
-        where = ".workers.async_executor" if name == "AsyncExecutor" else ".protocol.errors"
+        where = ".workers.services.async_executor" if name == "AsyncExecutor" else ".protocol.errors"
     value = getattr(importlib.import_module(where, __name__), name)
     globals()[name] = value
     return value

@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from .gateway.cli import split_settings
+from .gateway.cli.main import split_settings
 from .protocol.errors import ConfigError
 
 

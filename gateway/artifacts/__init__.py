@@ -1,0 +1,1 @@
+"""The files of a model: where its URI leads, fetched once, kept on disk."""

@@ -1,0 +1,1 @@
+"""The command `modelhub`, and what it shows."""

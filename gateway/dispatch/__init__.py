@@ -1,0 +1,1 @@
+"""Requests to workers: the queue, the credits, the socket."""

@@ -1,0 +1,198 @@
+"""The ZeroMQ ROUTER that all workers connect to, driven by the event loop.
+
+The socket's descriptor is edge-triggered and sending can swallow an edge, so every send is followed by
+a look at the inbox. Messages for one worker that are ready in the same turn of the loop leave together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from ...protocol.codec import Body, decode, encode
+from ...protocol.errors import WireError
+from ...protocol.limits import BORROW_ABOVE, TOGETHER
+from ...protocol.messages import ErrorReply, InferRequest, Message
+
+log = logging.getLogger("modelhub.workers")
+
+#: Replies that are handed over in one turn: TOGETHER, and twice as many each time that there are more, up to this.
+MOST = 512
+
+Receiver = Callable[[Any, Body], None]
+
+
+class Peer:
+    """One expected worker: its identity, where its messages go, what waits to be sent to it."""
+
+    __slots__ = ("identity", "outbox", "receive")
+
+    def __init__(self, identity: bytes, receive: Receiver) -> None:
+        self.identity = identity
+        self.receive = receive
+        self.outbox: list[tuple[Message, Body]] = []
+
+
+class Channel:
+    """Sends messages to workers and hands theirs to the receivers. Lives on one event loop."""
+
+    def __init__(self) -> None:
+        self._paths: list[Path] = []
+        self._loop = asyncio.get_running_loop()
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.set_hwm(0)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._peers: dict[bytes, Peer] = {}
+        self._unsent: list[Peer] = []
+        self._flush_due = False
+        self._drain_due = False
+        self._turn = TOGETHER
+        self._fd = int(self._socket.getsockopt(zmq.FD))
+        self._loop.add_reader(self._fd, self._drain)
+
+    def bind(self, path: Path) -> str:
+        """Listen on a socket file, for this user only; the endpoint for workers that reach it. May be repeated."""
+        endpoint = f"ipc://{path}"
+        self._socket.bind(endpoint)
+        os.chmod(path, 0o600)
+        self._paths.append(path)
+        return endpoint
+
+    def expect(self, token: str, receive: Receiver) -> Peer:
+        """Accept messages of the worker that was started with this token, until `forget`."""
+        peer = Peer(bytes.fromhex(token), receive)
+        self._peers[peer.identity] = peer
+        return peer
+
+    def forget(self, peer: Peer) -> None:
+        self._peers.pop(peer.identity, None)
+        peer.outbox.clear()
+
+    def send(self, peer: Peer, message: Message, body: Body = b"") -> None:
+        """Queue a message; it leaves at the end of this turn of the event loop."""
+        if not peer.outbox:
+            self._unsent.append(peer)
+            if not self._flush_due:
+                self._flush_due = True
+                self._loop.call_soon(self._flush)
+        peer.outbox.append((message, body))
+        if len(peer.outbox) >= TOGETHER:
+            self._send_outbox(peer)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        peers, self._unsent = self._unsent, []
+        for peer in peers:
+            if peer.outbox:
+                self._send_outbox(peer)
+        self._drain_later()
+
+    def _send_outbox(self, peer: Peer) -> None:
+        messages, peer.outbox = peer.outbox, []
+        try:
+            frames = encode(messages)
+        except Exception:
+            frames = self._encode_each(peer, messages)
+        if frames:
+            self._send_frames(peer, frames)
+
+    def _encode_each(self, peer: Peer, messages: list[tuple[Message, Body]]) -> list[Body]:
+        """One message that cannot be encoded must not keep back the others: it is answered with an error."""
+        good: list[tuple[Message, Body]] = []
+        for message, body in messages:
+            try:
+                encode([(message, body)])
+            except Exception as error:
+                log.exception("a %s message to a worker could not be encoded", message.type)
+                if isinstance(message, InferRequest):
+                    why = f"this request could not be sent to the worker: {type(error).__name__}"
+                    self._hand_over(peer, ErrorReply(message.id, "internal", why), b"")
+            else:
+                good.append((message, body))
+        return encode(good) if good else []
+
+    def _send_frames(self, peer: Peer, frames: list[Body]) -> None:
+        try:
+            if len(frames) == 1:
+                self._socket.send(peer.identity, zmq.SNDMORE | zmq.DONTWAIT)
+                self._socket.send(frames[0], zmq.DONTWAIT)
+            else:
+                self._send_large([peer.identity, *frames])
+        except zmq.ZMQError as error:
+            # it has ended: its fork server says so, and what it held is sent again
+            log.debug("worker %s cannot be reached: %s", peer.identity.hex()[:8], error)
+
+    def _send_large(self, frames: list[Any]) -> None:
+        last = len(frames) - 1
+        for index, frame in enumerate(frames):
+            flags = zmq.DONTWAIT | (zmq.SNDMORE if index < last else 0)
+            self._socket.send(frame, flags, copy=len(frame) < BORROW_ABOVE)
+
+    def _drain_later(self) -> None:
+        if not self._drain_due:
+            self._drain_due = True
+            self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        self._drain_due = False
+        socket = self._socket
+        if socket.closed:
+            return
+        delivered = 0
+        while int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:  # to try in vain costs twice as much
+            if delivered >= self._turn:
+                break  # let the loop serve HTTP too
+            identity = socket.recv(zmq.DONTWAIT)
+            frames: list[Any] = [socket.recv(zmq.DONTWAIT)]
+            while socket.getsockopt(zmq.RCVMORE):
+                frames.append(socket.recv(zmq.DONTWAIT, copy=False).buffer)
+            delivered += self._deliver(identity, frames)
+        else:
+            self._turn = TOGETHER
+            return
+        self._turn = min(2 * self._turn, MOST)  # turns that are full of refusals must not keep answers back
+        self._drain_later()
+
+    def drain_all(self) -> None:
+        """Deliver everything that has arrived: what a dead worker still said counts."""
+        self._drain()
+        while self._drain_due and not self._socket.closed and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self._drain()
+
+    def _deliver(self, identity: bytes, frames: list[Any]) -> int:
+        """Hands over what one ZeroMQ message carries; how many messages of ours that were."""
+        peer = self._peers.get(identity)
+        if peer is None:
+            log.debug("a message of a worker that is not expected (any more) was dropped")
+            return 1
+        try:
+            messages = decode(frames)
+        except WireError as error:
+            log.error("a worker's message was dropped: %s", error)
+            return 1
+        for message, body in messages:
+            self._hand_over(peer, message, body)
+        return len(messages)
+
+    def _hand_over(self, peer: Peer, message: Any, body: Body) -> None:
+        """A message that its receiver chokes on must not keep back those behind it."""
+        try:
+            peer.receive(message, body)
+        except Exception:
+            log.exception("a worker's %s message could not be handled", message.type)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._fd)
+        self._socket.close(linger=0)
+        self._context.term()
+        for path in self._paths:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Python for a model: found, compared, built."""

@@ -1,0 +1,157 @@
+"""Finding a Python of the minor version that a model was logged with.
+
+Looked for in this order: `server.pythons`, the Python that runs the gateway, pyenv's folder of versions, uv's own
+search (the PATH, uv's managed Pythons). Nothing is downloaded. Called by the environment builder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...protocol.errors import LoadError
+from .installed import ListedInstalled
+from .uv import Uv, UvFailed, run_program
+
+_PROBE = """
+import json, platform, sys
+said = {"executable": sys.executable, "version": platform.python_version(), "kind": platform.python_implementation()}
+if len(sys.argv) > 1:
+    import importlib.metadata
+    said["versions"], said["requires"] = {}, {}
+    for found in importlib.metadata.distributions():
+        name = found.metadata["Name"]
+        if name and name not in said["versions"]:
+            said["versions"][name] = found.version
+            said["requires"][name] = list(found.requires or [])
+print("PROBE" + json.dumps(said))
+"""
+_PROBE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A Python that was started once and said what it is."""
+
+    path: Path
+    version: str
+
+    @property
+    def minor(self) -> str:
+        return ".".join(self.version.split(".")[:2])
+
+    def __str__(self) -> str:
+        return f"{self.version} ({self.path})"
+
+
+async def inspect_python(path: Path) -> Interpreter:
+    """Start the Python at `path` (an executable, or a folder such as a venv) and ask what it is.
+
+    Raises LoadError where it does not start, or is no CPython.
+    """
+    interpreter, _ = await _probe(path, distributions=False)
+    return interpreter
+
+
+async def inspect_installed(path: Path) -> tuple[Interpreter, ListedInstalled]:
+    """As `inspect_python`, with the distributions that it has."""
+    interpreter, said = await _probe(path, distributions=True)
+    return interpreter, ListedInstalled(interpreter.version, said["versions"], said["requires"])
+
+
+async def find_python(minor: str, *, pythons: Sequence[Path], uv: Uv) -> Interpreter:
+    """The first Python of that minor version ("3.9"). Raises LoadError that lists those that there are."""
+    seen: list[str] = []
+    own = Interpreter(Path(sys.executable), platform.python_version())
+    for path in await asyncio.to_thread(_named, pythons):
+        try:
+            interpreter = await inspect_python(path)
+        except LoadError as error:
+            seen.append(f"{path}: {error.message}")
+            continue
+        if interpreter.minor == minor:
+            return interpreter
+        seen.append(str(interpreter))
+    if own.minor == minor:
+        return own
+    seen.append(str(own))
+    for path, version in [*await asyncio.to_thread(_of_pyenv), *await _of_uv(uv)]:
+        if ".".join(version.split(".")[:2]) != minor:
+            seen.append(f"{version} ({path})")
+            continue
+        try:
+            return await inspect_python(path)
+        except LoadError as error:
+            seen.append(f"{path}: {error.message}")
+    raise LoadError(
+        f"the model needs Python {minor} and none was found. Found: {'; '.join(dict.fromkeys(seen))}. Install one "
+        f"(`pyenv install {minor}` or `uv python install {minor}`), or name one in the configuration's "
+        f"`server.pythons`, or set this model's `environment` to `shared` or to the path of a Python"
+    )
+
+
+def python_in(path: Path) -> Path:
+    """The executable that a path names: itself, or `bin/python` in a folder."""
+    path = path.expanduser()
+    return path / "bin" / "python" if path.is_dir() else path
+
+
+def _named(pythons: Sequence[Path]) -> list[Path]:
+    """`server.pythons`, with folders that hold several Pythons (pyenv's, /usr/bin) made into those."""
+    paths: list[Path] = []
+    for path in pythons:
+        several: list[Path] = []
+        if path.is_dir() and not (path / "bin" / "python").exists():
+            patterns = ("*/bin/python", "python3.[0-9]", "python3.[0-9][0-9]")
+            several = [found for pattern in patterns for found in sorted(path.glob(pattern))]
+        paths.extend(several or [path])
+    return paths
+
+
+async def _probe(path: Path, *, distributions: bool) -> tuple[Interpreter, dict[str, Any]]:
+    executable = await asyncio.to_thread(python_in, path)
+    arguments = ["-I", *([] if distributions else ["-S"]), "-c", _PROBE, *(["all"] if distributions else [])]
+    env = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "LD_LIBRARY_PATH"}}
+    try:
+        said = await run_program([str(executable), *arguments], env=env, timeout=_PROBE_SECONDS)
+        answer = json.loads(said.rpartition("PROBE")[2])
+    except (OSError, UvFailed, ValueError) as error:
+        reason = error.last_line if isinstance(error, UvFailed) else str(error)
+        raise LoadError(f"{executable} does not start as a Python: {reason}") from None
+    if answer["kind"] != "CPython":
+        raise LoadError(f"{executable} is {answer['kind']}; models are served by CPython only")
+    return Interpreter(Path(answer["executable"]), answer["version"]), answer
+
+
+def _of_pyenv() -> list[tuple[Path, str]]:
+    """Pythons in pyenv's folder, the newest patch first."""
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv", "versions")
+    try:
+        names = [name for name in os.listdir(root) if re.fullmatch(r"3\.\d+\.\d+", name)]
+    except OSError:
+        return []
+    names.sort(key=lambda name: [int(part) for part in name.split(".")], reverse=True)
+    found = [(root / name / "bin" / "python", name) for name in names]
+    return [(path, name) for path, name in found if path.exists()]
+
+
+async def _of_uv(uv: Uv) -> list[tuple[Path, str]]:
+    """What uv's own search finds. A shim of pyenv that leads nowhere is one of uv's warnings, no failure."""
+    try:
+        said = await uv.run("python", "list", "--only-installed", "--no-python-downloads", "--output-format", "json")
+        listed = json.loads(said[said.index("[{") : said.rindex("}]") + 2])
+    except (UvFailed, OSError, ValueError):
+        return []  # the error that follows lists what was found elsewhere
+    return [
+        (Path(item["path"]), item["version"])
+        for item in listed
+        if item.get("implementation") == "cpython" and item.get("version", "").startswith("3.")
+    ]

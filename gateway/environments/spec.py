@@ -1,0 +1,237 @@
+"""What a model's directory says about the environment that it was logged with, and the key of that environment.
+
+`read_spec` is called by `Environments.ensure` and by `modelhub env plan`. It reads files and may run
+`uv export` for MLflow 3's uv.lock, so call it in a thread.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...protocol.errors import LoadError
+from ...protocol.signature import MLMODEL
+from ...protocol.yaml_files import MAX_SIZE, load_yaml
+from ..artifacts.mlmodel import read_mlmodel
+from .requirements import RequirementFile, RequirementLine, read_file, read_lines
+from .uv import Uv
+
+#: Part of every key: raise it when environments built by an older release must not be used any more.
+_KEY_FORMAT = 1
+#: What compiled packages depend on beside Python; a cache may be shared by unlike machines.
+MACHINE = f"{sys.platform}-{platform.machine()}-{platform.libc_ver()[0]}"
+_MINOR = re.compile(r"^\D*(\d+)\.(\d+)")
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """The environment that a model was logged with."""
+
+    #: Minor version such as "3.11"; "" where the model says nothing.
+    python: str
+    #: The version in full, as logged ("3.11.7"); for people.
+    python_logged: str
+    requirements: tuple[RequirementLine, ...]
+    constraints: tuple[RequirementLine, ...]
+    #: Lines of pip options for uv's requirements file, in their order.
+    options: tuple[str, ...]
+    #: Flags for uv's command line that stand for other pip options.
+    flags: tuple[str, ...]
+    #: What the model asks for and an environment built here will not have, for people.
+    not_covered: tuple[str, ...]
+    #: When the model was logged, UTC; None where MLmodel does not say.
+    logged_at: datetime.datetime | None
+    #: The MLflow that logged it; "" where MLmodel does not say.
+    mlflow_version: str
+    #: Libraries of its flavours ("sklearn", "torch"), tried once after a build.
+    libraries: tuple[str, ...]
+
+    @property
+    def says_nothing(self) -> bool:
+        """No requirement, no option: there is nothing to compare and nothing to build."""
+        return not (self.requirements or self.options or self.flags)
+
+    @property
+    def key(self) -> str:
+        """Hash of Python's minor version, the machine, and the requirements, constraints and options."""
+        content = [
+            _KEY_FORMAT,
+            self.python,
+            MACHINE,
+            [line.text for line in self.requirements],
+            [line.text for line in self.constraints],
+            [*self.options, *self.flags],
+        ]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        """For people: "3.9 a1b2c3d4"."""
+        return label_of(self.python, self.key)
+
+
+def label_of(python: str, key: str) -> str:
+    """The short name of an environment in logs and tables."""
+    return f"{python} {key[:8]}"
+
+
+def is_model(path: Path) -> bool:
+    """Is that the directory of an MLflow model?"""
+    return (path / MLMODEL).is_file()
+
+
+def read_spec(model_path: Path, uv: Uv) -> EnvironmentSpec:
+    """Read MLmodel, python_env.yaml, requirements.txt, conda.yaml and uv.lock of a local model directory.
+
+    Raises LoadError, which names the file, where one of them cannot be understood.
+    """
+    if not is_model(model_path):
+        raise LoadError(f"there is no MLflow model at {model_path}: it has no file MLmodel")
+    mlmodel = read_mlmodel(model_path)
+    conda, virtualenv = mlmodel.environment_files
+    python_env = _yaml(model_path / virtualenv)
+    conda_env = _yaml(model_path / conda)
+
+    file = RequirementFile()
+    conda_python, pip_part = _read_conda(conda_env, model_path / conda, file)
+    dependencies = python_env.get("dependencies")
+    if isinstance(dependencies, list):
+        read_lines([str(item) for item in dependencies], model_path, virtualenv, file)
+    elif (model_path / "requirements.txt").is_file():
+        read_file(model_path / "requirements.txt", file)
+    else:
+        read_lines(pip_part, model_path, f"{conda} (its pip part)", file)
+    logged = str(python_env.get("python") or conda_python or mlmodel.pyfunc.get("python_version") or "")
+    minor = _minor(logged)
+    if (model_path / "uv.lock").is_file() and (model_path / "pyproject.toml").is_file():
+        _read_lock(model_path, uv, file)
+    return EnvironmentSpec(
+        python=minor or _minor(platform.python_version()),
+        python_logged=logged,
+        requirements=tuple(sorted(set(file.requirements))),
+        constraints=tuple(sorted(set(file.constraints))),
+        options=tuple(dict.fromkeys(file.options)),
+        flags=tuple(file.flags),
+        not_covered=tuple(uv.mask(item) for item in dict.fromkeys(file.not_covered)),
+        logged_at=_time(mlmodel.logged_at),
+        mlflow_version=mlmodel.mlflow_version,
+        libraries=_libraries(mlmodel.flavors),
+    )
+
+
+def _read_conda(conda: dict[str, Any], path: Path, file: RequirementFile) -> tuple[str, list[str]]:
+    """The Python and the pip part of conda.yaml; everything else in it is noted as not covered."""
+    python = ""
+    pip_part: list[str] = []
+    others: list[str] = []
+    for item in _list(conda, "dependencies", path):
+        if isinstance(item, dict):
+            pip_part.extend(str(line) for line in _list(item, "pip", path))
+            continue
+        package = str(item).split("::")[-1].strip()
+        bare = re.split(r"[\s=<>!~\[]", package, maxsplit=1)[0]
+        if bare == "python":
+            python = package[len(bare) :].lstrip("=<>~! ").split(",")[0]
+        elif bare not in {"pip", "setuptools", "wheel"}:
+            others.append(package)
+    if others:
+        file.not_covered.append(
+            f"{path.name}: conda packages are not installed, only its pip part is: {', '.join(others)} (name them "
+            "under pip, or give the model an environment of its own with `environment: <path>`)"
+        )
+    return python, pip_part
+
+
+def _read_lock(model_path: Path, uv: Uv, file: RequirementFile) -> None:
+    """Honour uv.lock: its pins bind everything that requirements.txt does not pin by itself.
+
+    requirements.txt decides WHAT is installed (it holds the extras and groups the model was logged with, and
+    mlflow); without one, the lock's own default packages are.
+    """
+    with tempfile.TemporaryDirectory(prefix="modelhub-lock-") as scratch:
+        for name in ("uv.lock", "pyproject.toml"):
+            shutil.copyfile(model_path / name, Path(scratch, name))
+        command = [str(uv.binary), "export", "--directory", scratch, "--frozen", "--no-dev", "--no-emit-project"]
+        command += ["--no-hashes", "--no-header", "--no-annotate", "--no-python-downloads", "--python", sys.executable]
+        try:
+            done = subprocess.run(
+                command, env=uv.environment(), capture_output=True, text=True, check=False, timeout=120
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise LoadError(f"uv.lock of {model_path} cannot be read: {uv.mask(str(error))}") from None
+    if done.returncode != 0:
+        said = uv.mask(done.stderr.strip())
+        if not file.requirements:
+            raise LoadError(
+                f"uv.lock of {model_path} cannot be read, and there is no requirements.txt; uv said:\n{said}"
+            )
+        file.not_covered.append(
+            f"uv.lock is not honoured, requirements.txt alone is; uv said: {said.splitlines()[-1:]}"
+        )
+        return
+    locked = RequirementFile()
+    read_lines(done.stdout.splitlines(), model_path, "uv.lock", locked)
+    file.options.extend(locked.options)
+    if file.requirements:
+        named = {line.name for line in file.requirements}
+        file.constraints.extend(line for line in locked.requirements if line.name and line.name not in named)
+    else:
+        file.requirements.extend(locked.requirements)
+
+
+def _libraries(flavors: Iterable[str]) -> tuple[str, ...]:
+    modules = {
+        "pytorch": "torch",
+        "h2o": "h2o",
+        "langchain": "langchain",
+        "sentence_transformers": "sentence_transformers",
+    }
+    names = (modules.get(str(flavor), str(flavor)) for flavor in flavors if flavor != "python_function")
+    return tuple(sorted(name for name in names if name.isidentifier()))
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping, its numbers as text; {} where the file is missing or empty."""
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_SIZE + 1)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise LoadError(f"{path} cannot be read: {error.strerror or error}") from None
+    found = load_yaml(content, str(path), numbers=False)
+    if found is not None and not isinstance(found, dict):
+        raise LoadError(f"{path} is not a YAML mapping; log or download the model again")
+    return found or {}
+
+
+def _list(mapping: dict[str, Any], key: str, path: Path) -> list[Any]:
+    found = mapping.get(key)
+    if found is not None and not isinstance(found, list):
+        raise LoadError(f"{path}: `{key}` is not a list; log or download the model again")
+    return found or []
+
+
+def _minor(version: str) -> str:
+    found = _MINOR.match(version)
+    return f"{found[1]}.{found[2]}" if found else ""
+
+
+def _time(text: str) -> datetime.datetime | None:
+    """MLmodel's utc_time_created, "2023-12-01 12:34:56.789"."""
+    try:
+        time = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=datetime.timezone.utc)

@@ -1,0 +1,66 @@
+"""The gRPC port: `server.py` opens it when `server.grpc_port` is set, and imports this module only then."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from ...config.server import ServerSettings
+from ...protocol.errors import ConfigError
+from ..dataplane.control import Control
+from ..dataplane.descriptions import Descriptions
+from ..dataplane.inference import Inference
+from ..telemetry.counters import Counters
+from .health import Health
+from .service import SERVICE, InferenceService
+
+#: Protobuf's own limit, and that of gRPC's setting.
+MAX_MESSAGE = (1 << 31) - 1
+#: Seconds that calls are given to end once the port closes; requests were drained before.
+CLOSE_GRACE = 1.0
+
+
+@asynccontextmanager
+async def listening(
+    settings: ServerSettings,
+    inference: Inference,
+    about: Descriptions,
+    counters: Counters,
+    control: Control | None,
+) -> AsyncIterator[str]:
+    """A gRPC server on `grpc_port`; yields its address, host:port. Raises ConfigError if the port is taken."""
+    assert settings.grpc_port is not None
+    server = grpc.aio.server(options=_options(settings.max_body))
+    service = InferenceService(inference, about, counters, control)
+    handlers = service.handlers()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.full_name, handlers),))
+    health_pb2_grpc.add_HealthServicer_to_server(Health(about.registry), server)
+    names = (SERVICE.full_name, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
+    host = settings.host.strip("[]")
+    place = f"[{host}]" if ":" in host else host
+    try:
+        port = server.add_insecure_port(f"{place}:{settings.grpc_port}")
+    except RuntimeError:
+        hint = "choose another with --server.grpc_port, or 0 for any free one"
+        raise ConfigError(f"cannot listen on {place}:{settings.grpc_port} for gRPC: {hint}") from None
+    await server.start()
+    try:
+        yield f"{'127.0.0.1' if host in ('0.0.0.0', '::') else place}:{port}"
+    finally:
+        await server.stop(CLOSE_GRACE)
+
+
+def _options(max_body: int) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", min(max_body, MAX_MESSAGE)),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", 0),  # or a second gateway would silently share the port
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]

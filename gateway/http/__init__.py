@@ -1,0 +1,1 @@
+"""The HTTP front: translates requests and answers, decides nothing."""

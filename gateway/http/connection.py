@@ -1,0 +1,202 @@
+"""How connections are served: whatever is raised becomes a V2 error, whoever sends nothing loses its place.
+
+`guard` stands round the whole application, so that what a handler, the router or aiohttp itself raises
+becomes a V2 error; `V2Protocol` answers what its parser refuses before there is a request. `make_runner` puts both
+round an application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, InvalidURLError, LineTooLong
+
+from ...protocol.errors import ServingError
+from ...protocol.statuses import CLIENT_GONE
+from .bodies import BrokenBody
+from .errors import GIVEN_ID, X_REQUEST_ID, error_response, request_id, v2_error
+from .match_cache import QuickMatch
+
+log = logging.getLogger("modelhub.http")
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+#: Seconds that an idle connection is kept: longer than the load balancers in front do (up to 600 s), so that
+#: none of them sends a request into a connection that is being closed.
+KEEP_ALIVE = 620.0
+#: Open files that are kept for everything but connections: workers' pipes and journals, models, logs.
+OTHER_FILES = 256
+#: The answer to a connection that is one too many.
+TOO_MANY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: %d\r\nRetry-After: 1\r\n"
+    b"Connection: close\r\n\r\n%s"
+) % (len(_MESSAGE := b'{"error":"too many connections (server.max_connections): try again later"}'), _MESSAGE)
+#: Seconds that a new connection may take to send the head of its first request.
+FIRST_REQUEST = 60.0
+
+
+def make_runner(
+    app: web.Application, *, grace: float, max_connections: int, count: Callable[[int], None]
+) -> web.AppRunner:
+    """The server of an application of ours; sites are started on it after `setup()`.
+
+    `grace`: seconds that its requests have at the end. `count` is told the status of each error.
+    """
+    return _Runner(
+        app,
+        limit=max_connections,
+        count=count,
+        access_log=None,
+        auto_decompress=False,  # a worker inflates, within its limit: a bomb hurts its own model only
+        handler_cancellation=True,  # a client that leaves takes its request along
+        keepalive_timeout=KEEP_ALIVE,
+        shutdown_timeout=grace,
+    )
+
+
+# ---- errors --------------------------------------------------------------------------------------
+
+
+def guard(handler: Handler, count: Callable[[int], None]) -> Handler:
+    """`handler` with everything that it raises turned into a V2 error; `count` is told the status of each error.
+
+    Not a middleware: aiohttp wraps these twice per request, and they do not see all that the router does.
+    """
+
+    async def guarded(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            response = await handler(request)
+        except (asyncio.CancelledError, ConnectionError):
+            count(CLIENT_GONE)
+            raise
+        except Exception as error:
+            response = _answer(error, request)
+        failed = response.status >= 400
+        if failed:
+            count(response.status)
+        if (X_REQUEST_ID in request.headers or (failed and GIVEN_ID in request)) and not response.prepared:
+            known = request_id(request) or request.get(GIVEN_ID)
+            if known is not None:
+                response.headers[X_REQUEST_ID] = known
+        return response
+
+    return guarded
+
+
+def _answer(error: Exception, request: web.BaseRequest) -> web.Response:
+    if isinstance(error, ServingError):
+        response = error_response(error)
+        if isinstance(error, BrokenBody):
+            response.force_close()
+        return response
+    if isinstance(error, web.HTTPException):
+        return _of_http_exception(error, request)
+    if isinstance(error, web.RequestPayloadError):
+        response = v2_error(400, "the request's body ended early or is not encoded as its headers say")
+        response.force_close()
+        return response
+    log.error("%s %.200s failed in the gateway itself", request.method, request.path, exc_info=error)
+    return v2_error(500, "internal error")
+
+
+def _of_http_exception(error: web.HTTPException, request: web.BaseRequest) -> web.Response:
+    path = request.path[:200]
+    if isinstance(error, web.HTTPNotFound):
+        message = f"there is nothing at {path}; GET /v2/models lists the models"
+    elif isinstance(error, web.HTTPMethodNotAllowed):
+        message = f"{path} takes {' or '.join(sorted(error.allowed_methods))}, not {error.method}"
+    else:
+        message = error.text or error.reason
+    response = v2_error(error.status, message)
+    for name, value in error.headers.items():
+        if name.lower() not in ("content-type", "content-length"):
+            response.headers[name] = value
+    return response
+
+
+class V2Protocol(web.RequestHandler):
+    """aiohttp's protocol with other error pages: for requests that cannot be parsed, answers that cannot be sent."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # aiohttp's own timer, set earlier: whoever sends nothing, or a head byte by byte, holds a place.
+        if self._keepalive_handle is not None:
+            self._keepalive_handle.cancel()
+        self._next_keepalive_close_time = self._loop.time() + FIRST_REQUEST
+        self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if isinstance(exc, ConnectionError) or request.writer.output_size > 0:
+            # aiohttp ends the connection at this, and says nothing.
+            raise ConnectionError("the client is gone, or its answer has begun: it cannot become an error any more")
+        if status >= 500:
+            log.error("an answer could not be sent", exc_info=exc)
+            response = v2_error(status, "internal error")
+        else:
+            log.debug("a request of %s could not be parsed: %s", request.remote, exc)
+            response = v2_error(*_of_parser(status, exc))
+        response.force_close()
+        return response
+
+
+def _of_parser(status: int, exc: BaseException | None) -> tuple[int, str]:
+    if isinstance(exc, LineTooLong):
+        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's first line or one of its headers is too long"
+    if isinstance(exc, BadHttpMethod):
+        return status, "the request's method is unknown, or this is no HTTP (perhaps TLS on a plain port)"
+    if isinstance(exc, InvalidURLError):
+        return status, "the request's URL is malformed"
+    # The first line says what is wrong; the others repeat what was sent.
+    what = exc.message.splitlines()[0].rstrip(" :.") if isinstance(exc, HttpProcessingError) and exc.message else ""
+    return status, f"the request is no well-formed HTTP{f': {what}' if what else ''}"
+
+
+# ---- the server ----------------------------------------------------------------------------------
+
+
+class _Server(web.Server):
+    """aiohttp's low-level server with our protocol and a limit of connections."""
+
+    max_connections = 0
+
+    def __call__(self) -> V2Protocol:
+        return V2Protocol(self, loop=self._loop, **self._kwargs)
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        if len(self._connections) > self.max_connections:
+            transport.write(TOO_MANY)
+            transport.close()
+
+
+class _Runner(web.AppRunner):
+    """Serves an application with `guard` round it and V2Protocol below it."""
+
+    def __init__(self, app: web.Application, *, limit: int, count: Callable[[int], None], **more: object) -> None:
+        super().__init__(app, **more)  # type: ignore[arg-type]
+        self._limit = limit
+        self._count = count
+
+    async def _make_server(self) -> web.Server:
+        inner = await super()._make_server()
+        server = _Server(
+            guard(QuickMatch(inner.request_handler), self._count),
+            request_factory=inner.request_factory,
+            handler_cancellation=inner.handler_cancellation,
+            loop=asyncio.get_running_loop(),
+            **inner._kwargs,
+        )
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        server.max_connections = min(self._limit, max(files - OTHER_FILES, 1))  # what is left of open files for them
+        return server

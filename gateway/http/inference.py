@@ -1,0 +1,164 @@
+"""One inference over HTTP: headers and query into the worker's message, the body's bytes on unread, the reply back.
+
+`HttpFront.answer` is how every route but those of streams has a model answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import HttpVersion11, hdrs, web
+from aiohttp.web_request import Request
+from multidict import istr
+
+from ...protocol.codec import Body
+from ...protocol.errors import InvalidRequest, ServingError
+from ...protocol.messages import InferReply
+from ..dataplane.inference import Exchange, Inference, client_timeout
+from ..dispatch.queue import priority_of
+from .bodies import read_body, small_body
+from .errors import JSON, X_REQUEST_ID, HttpCaller, request_id
+from .fast_response import QuickAnswer
+
+JSON_SIZE = istr("Inference-Header-Content-Length")
+TRACE_PARENT = istr("traceparent")
+X_REQUEST_TIMEOUT = istr("X-Request-Timeout")
+X_REQUEST_PRIORITY = istr("X-Request-Priority")
+
+#: A reply's body of more bytes than this is written from where ZeroMQ put it; below, a copy is cheaper.
+BORROW_ABOVE = 65536
+#: Digits of a length that is worth looking at: more is larger than any body.
+MAX_DIGITS = 15
+
+Handler = Callable[[Request], Awaitable[web.StreamResponse]]
+
+
+class HttpFront:
+    """Has models answer HTTP requests; `kind` is what the worker is asked for."""
+
+    def __init__(self, inference: Inference) -> None:
+        self.inference = inference
+
+    def begin(self, request: Request, kind: str, model: str | None = None) -> Exchange:
+        """The exchange of the model and version in the path, or of `model`. Raises NotFound."""
+        match = request.match_info
+        name = match["model"] if model is None else model
+        return self.inference.begin(name, match.get("version"), HttpCaller(request), kind)
+
+    async def answer(self, request: Request, kind: str, model: str | None = None) -> web.StreamResponse:
+        """The model's answer to this request. Raises leaves of ServingError."""
+        with self.begin(request, kind, model) as exchange:
+            describe(exchange, request)
+            body = small_body(request, self.inference.budget)
+            if body is not None:
+                exchange.reply, output = await exchange.ask(body)
+            else:
+                exchange.check_queue()
+                async with read_body(request, self.inference.budget, exchange.message.deadline) as body:
+                    exchange.follow()
+                    exchange.reply, output = await exchange.ask(body)
+            del body  # the answer may take a while to be written
+            reply = exchange.reply
+            headers = _headers_of(reply)
+        return await _respond(request, exchange.status, headers, reply, output)
+
+    def route(self, path: str, handler: Handler, kind: str) -> web.RouteDef:
+        """POST to a model; who waits for leave to send a body is told early what it would be refused with."""
+
+        async def expect(request: Request) -> None:
+            match, size = request.match_info, request.content_length or 0
+            if "model" in match:
+                self.inference.refuse_early(match["model"], match.get("version"), HttpCaller(request), kind, size)
+            else:
+                self.inference.budget.check(size)
+            if request.version < HttpVersion11:
+                return  # such a client knows no interim answers
+            if request.headers["Expect"].lower() != "100-continue":
+                raise web.HTTPExpectationFailed(text=f"Expect: {request.headers['Expect'][:100]} is not understood")
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # the answer has not begun yet
+
+        return web.post(path, handler, expect_handler=expect)
+
+
+def describe(exchange: Exchange, request: web.BaseRequest) -> None:
+    """Tell the worker of the request what its headers and its query say. Raises InvalidRequest.
+
+    The deadline is the entry's timeout after the arrival, or the client's own (`X-Request-Timeout: 250ms`) when that is
+    shorter; `X-Request-Priority: 1` goes before others in the queue. All text in the message can be encoded as UTF-8.
+    """
+    header = request.headers.get
+    content_type = header(hdrs.CONTENT_TYPE, "")
+    encoding = header(hdrs.CONTENT_ENCODING, "")
+    accept = header(hdrs.ACCEPT, "")
+    accept_encoding = header(hdrs.ACCEPT_ENCODING, "")
+    trace = header(TRACE_PARENT, "")
+    if not (
+        content_type.isascii()
+        and encoding.isascii()
+        and accept.isascii()
+        and accept_encoding.isascii()
+        and trace.isascii()
+    ):
+        raise InvalidRequest("Content-Type, Content-Encoding, Accept, Accept-Encoding and traceparent must be ASCII")
+    own = header(X_REQUEST_TIMEOUT)
+    timeout = None if own is None else client_timeout(own, X_REQUEST_TIMEOUT)
+    message = exchange.describe(content_type, encoding, accept, accept_encoding, trace, timeout)
+    size = header(JSON_SIZE)
+    if size is not None:
+        message.json_size = _json_size(size)
+    priority = header(X_REQUEST_PRIORITY)
+    if priority is not None:
+        message.priority = priority_of(priority)
+    url = request.rel_url
+    if url.raw_query_string:
+        message.query = dict(url.query)
+
+
+def _json_size(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
+        raise InvalidRequest(
+            f"{JSON_SIZE}: {text[:100]!r} is not the number of bytes of the JSON part; write digits only"
+        )
+    return int(text)
+
+
+# ---- answers -------------------------------------------------------------------------------------
+
+
+def _headers_of(reply: InferReply) -> dict[str, str]:
+    """Raises ServingError: a worker's word must not write headers of its own, and aiohttp would answer with silence."""
+    content_type = reply.content_type
+    if content_type != JSON and not (content_type.isascii() and content_type.isprintable()):
+        raise ServingError(f"the model answered with a content type that cannot be sent: {content_type[:100]!r}")
+    headers: dict[str, str] = {hdrs.CONTENT_TYPE: content_type}
+    if reply.json_size is not None:
+        headers[JSON_SIZE] = str(reply.json_size)
+    if reply.content_encoding:
+        headers[hdrs.CONTENT_ENCODING] = reply.content_encoding
+        headers[hdrs.VARY] = hdrs.ACCEPT_ENCODING
+    return headers
+
+
+async def _respond(
+    request: Request, status: int, headers: dict[str, str], reply: InferReply, output: Body
+) -> web.StreamResponse:
+    if status == 200 and not reply.content_encoding and len(output) <= BORROW_ABOVE and QuickAnswer.fits(request):
+        return QuickAnswer(reply.content_type, reply.json_size, output)
+    if not isinstance(output, memoryview):
+        return web.Response(body=output, status=status, headers=headers)
+    if output.nbytes <= BORROW_ABOVE:
+        return web.Response(body=bytes(output), status=status, headers=headers)
+    return await _write(request, status, headers, output)
+
+
+async def _write(request: Request, status: int, headers: dict[str, str], body: memoryview) -> web.StreamResponse:
+    """Send a large body from where it is; aiohttp's own Response would copy it first."""
+    known = request_id(request)
+    if known is not None:
+        headers[X_REQUEST_ID] = known
+    response = web.StreamResponse(status=status, headers=headers)
+    response.content_length = body.nbytes
+    await response.prepare(request)
+    await response.write(body)
+    return response

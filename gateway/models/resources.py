@@ -1,0 +1,54 @@
+"""What all model versions share: made once at start by the server, handed to each by the catalog."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from ...config.settings import ModelSettings
+from ..dispatch.channel import Channel
+from ..telemetry.counters import Counters
+from .preparation import Prepared
+
+#: A load that waits for something (a network, a lock) must not hold up those that would be done by now.
+SLOT_SECONDS = 10.0
+
+
+class Resources:
+    """Lives as long as the gateway's event loop."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        counters: Counters,
+        prepare: Callable[[ModelSettings, str], Awaitable[Prepared]],
+    ) -> None:
+        """`prepare`: brings an entry's files and environment here; its second argument is the version, "": any."""
+        self.channel = channel
+        self.counters = counters
+        self.prepare = prepare
+        #: The server ends: nothing is loaded any more.
+        self.stopping = False
+        #: Loads that may run at once: a load is CPU work, and more of them than cores slow each other.
+        self._loads = asyncio.Semaphore(max(2, os.cpu_count() or 2))
+
+    @asynccontextmanager
+    async def load_slot(self) -> AsyncIterator[None]:
+        """A place among the loads that run at once; one that takes long gives its place to others and goes on."""
+        await self._loads.acquire()
+        released = False
+
+        def release() -> None:
+            nonlocal released
+            if not released:
+                released = True
+                self._loads.release()
+
+        timer = asyncio.get_running_loop().call_later(SLOT_SECONDS, release)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            release()

@@ -1,0 +1,1 @@
+"""Where a worker is started: on this machine, by fork servers."""

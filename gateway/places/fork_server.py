@@ -1,0 +1,104 @@
+"""A fork server process of the gateway's own: one per environment, which imports once and forks workers.
+
+This file owns the creation of processes. They are started from the event loop's thread, which is the
+process's main thread: their parent-death signal fires when the thread that started them ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from .... import serving
+from ...protocol.errors import LoadError
+from ...protocol.limits import MAX_FORK_MESSAGE, TITLE_ROOM
+from ..environments.environments import Environment
+from .fork_link import ForkServerLink
+from .output import OutputReader, output_log
+from .place import WorkerExit
+
+log = logging.getLogger("modelhub.workers")
+
+#: By the package's own path, links not resolved: in a checkout its folders are links.
+BOOTSTRAP = Path(os.path.abspath(serving.__file__)).parent / "workers" / "bootstrap.py"
+#: Seconds that a process may take to be gone after it has closed its end of the socket.
+END_GRACE = 2.0
+
+
+class ForkServer(ForkServerLink):
+    """A fork server process of the gateway's own."""
+
+    def __init__(self, environment: Environment, environ: dict[str, str], cwd: Path) -> None:
+        super().__init__(environment)
+        self._environ = environ
+        self._cwd = cwd
+
+    async def start(self, modules: list[str]) -> None:
+        """Start the process and wait until it has imported `modules`. Raises LoadError. Cancelled, it ends it again."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_FORK_MESSAGE * 2)
+        self.output = OutputReader(f"fork server {self.environment.label}", output_log)
+        kit = str(self.environment.kit or "")
+        try:
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - returns at once; the thread must be this one
+                [str(self.environment.python), str(BOOTSTRAP), "fork-server", str(theirs.fileno()), kit, TITLE_ROOM],
+                stdin=subprocess.DEVNULL,
+                stdout=self.output.write_fd,
+                stderr=self.output.write_fd,
+                pass_fds=(theirs.fileno(),),
+                env=self._environ,
+                cwd=self._cwd,
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            self.output.close()
+            raise LoadError(f"the Python of environment {self.environment.label} cannot be started: {error}") from None
+        finally:
+            theirs.close()
+        self.output.close_writer()
+        self.pid = self._process.pid
+        self.attach(ours)
+        started = time.monotonic()
+        try:
+            reply = await self.preload(modules)
+        except asyncio.CancelledError:
+            self._process.kill()
+            await asyncio.shield(self.ended.wait())
+            raise
+        self.python = reply.python
+        log.info(
+            "fork server of environment %s is up: Python %s, %.1f s",
+            self.environment.label,
+            reply.python,
+            time.monotonic() - started,
+        )
+        if reply.error:
+            log.warning("fork server of environment %s: %s", self.environment.label, reply.error)
+
+    async def _how_it_ended(self) -> str:
+        status = self._process.poll()
+        if status is None:  # it is about to be gone
+            status = await asyncio.to_thread(_wait_or_kill, self._process)
+        self.output.close()
+        return str(WorkerExit(max(status, 0), max(-status, 0)))
+
+    def _last_words(self) -> str:
+        return self.output.tail[-1] if self.output.tail else "it printed nothing"
+
+    def _end_now(self) -> None:
+        self._process.kill()
+
+
+def _wait_or_kill(started: subprocess.Popen[bytes]) -> int:
+    try:
+        return started.wait(END_GRACE)
+    except subprocess.TimeoutExpired:
+        started.kill()
+        return started.wait()

@@ -1,0 +1,1 @@
+"""One replica of a model: its worker is started, watched, restarted."""

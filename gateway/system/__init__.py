@@ -1,0 +1,1 @@
+"""Linux, memory, timeouts: what knows nothing of models."""

@@ -1,0 +1,1 @@
+"""Counters, logs and traces; it knows nobody above."""

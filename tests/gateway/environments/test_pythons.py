@@ -1,0 +1,84 @@
+"""Finding an interpreter of the minor version that a model wants."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+
+import pytest
+
+from modelhub.serving.gateway.environments.pythons import find_python, inspect_installed, inspect_python
+from modelhub.serving.gateway.environments.uv import Uv
+from modelhub.serving.protocol.errors import LoadError
+from support.env_parts import PYTHON, make_uv
+
+
+@pytest.fixture
+def nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Uv:
+    """A machine with neither pyenv nor a Python that uv finds."""
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "no-pyenv"))
+    return make_uv(tmp_path / "uv", "echo '[]'")
+
+
+def fake_python(path: Path, version: str, kind: str = "CPython") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    answer = f'PROBE{{"executable": "{path}", "version": "{version}", "kind": "{kind}"}}'
+    path.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    path.chmod(0o755)
+    return path
+
+
+async def test_the_own_python_serves_its_minor_version(nothing: Uv) -> None:
+    found = await find_python(PYTHON, pythons=[], uv=nothing)
+    assert (found.path, found.version) == (Path(sys.executable), platform.python_version())
+
+
+async def test_configured_pythons_come_first(nothing: Uv, tmp_path: Path) -> None:
+    mine = fake_python(tmp_path / "mine" / "bin" / "python", f"{PYTHON}.99")
+    found = await find_python(PYTHON, pythons=[tmp_path / "missing", tmp_path / "mine"], uv=nothing)
+    assert (found.path, found.version) == (mine, f"{PYTHON}.99")
+
+
+async def test_a_configured_folder_may_hold_several(nothing: Uv, tmp_path: Path) -> None:
+    fake_python(tmp_path / "all" / "3.30.1" / "bin" / "python", "3.30.1")
+    wanted = fake_python(tmp_path / "all" / "python3.31", "3.31.0")
+    assert (await find_python("3.31", pythons=[tmp_path / "all"], uv=nothing)).path == wanted
+
+
+async def test_pyenvs_newest_patch_is_taken(nothing: Uv, tmp_path: Path) -> None:
+    for version in ("3.30.2", "3.30.10", "3.31.0"):
+        fake_python(tmp_path / "no-pyenv" / "versions" / version / "bin" / "python", version)
+    assert (await find_python("3.30", pythons=[], uv=nothing)).version == "3.30.10"
+
+
+async def test_uvs_search_is_asked_last_and_its_warnings_do_no_harm(tmp_path: Path, nothing: Uv) -> None:
+    path = fake_python(tmp_path / "python", "3.30.4")
+    listed = f'[{{"path": "{path}", "version": "3.30.4", "implementation": "cpython"}}]'
+    uv = make_uv(tmp_path / "uv", f"echo 'warning: [shim] {{}} leads nowhere' >&2; echo '{listed}'")
+    assert (await find_python("3.30", pythons=[], uv=uv)).path == path
+
+
+async def test_none_found_lists_those_that_there_are_and_the_setting(nothing: Uv, tmp_path: Path) -> None:
+    other = fake_python(tmp_path / "python", "3.30.1")
+    with pytest.raises(LoadError) as error:
+        await find_python("3.7", pythons=[other, tmp_path / "missing"], uv=nothing)
+    message = error.value.message
+    assert "needs Python 3.7" in message
+    assert f"3.30.1 ({other})" in message
+    assert platform.python_version() in message
+    assert f"{tmp_path / 'missing'} does not start" in message
+    assert "server.pythons" in message
+
+
+async def test_another_implementation_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match="is PyPy; models are served by CPython only"):
+        await inspect_python(fake_python(tmp_path / "pypy", "3.11.1", "PyPy"))
+
+
+async def test_distributions_of_a_python_are_listed() -> None:
+    interpreter, installed = await inspect_installed(Path(sys.prefix))
+    assert interpreter.version == installed.python_version == platform.python_version()
+    assert installed.version("PyZMQ") is not None
+    assert installed.version("no-such-distribution") is None
+    assert any(line.startswith("pandas") for line in installed.requires("mlflow"))

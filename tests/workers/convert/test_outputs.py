@@ -1,0 +1,240 @@
+"""Whatever a model returns, as named V2 outputs."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+
+from modelhub.serving.protocol.errors import ModelError
+from modelhub.serving.protocol.signature import Field
+from modelhub.serving.workers.convert.outputs import to_outputs
+
+NAN = float("nan")
+
+
+def outputs(result: Any, *fields: Field) -> dict[str, tuple[str, list[int], Any]]:
+    found = to_outputs(result, fields)
+    names = [each.name for each in found]
+    assert len(set(names)) == len(names)
+    return {each.name: (each.datatype, list(each.array.shape), each.array.tolist()) for each in found}
+
+
+def only(result: Any, *fields: Field) -> tuple[str, list[int], Any]:
+    ((name, found),) = outputs(result, *fields).items()
+    assert name == (fields[0].name if fields else "output-0")
+    return found
+
+
+def column(name: str, kind: str, datatype: str) -> Field:
+    return Field(name, "column", kind, datatype, (-1,))
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    label: str
+
+
+class Tensorlike:
+    """As tensors of other libraries: only __array__, and a graph to be left behind."""
+
+    dtype = "float32"
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return np.array([1.5, 2.5], dtype="f4")
+
+
+VALUES: dict[str, tuple[Any, tuple[str, list[int], Any]]] = {
+    "array": (np.arange(4, dtype="i2").reshape(2, 2), ("INT16", [2, 2], [[0, 1], [2, 3]])),
+    "big-endian array": (np.array([1, 2], dtype=">f8"), ("FP64", [2], [1.0, 2.0])),
+    "0-d array": (np.array(3, dtype="u1"), ("UINT8", [1], [3])),
+    "numpy scalar": (np.float32(0.5), ("FP32", [1], [0.5])),
+    "booleans": (np.array([True, False]), ("BOOL", [2], [True, False])),
+    "half": (np.array([0.5], dtype="f2"), ("FP16", [1], [0.5])),
+    "long double": (np.array([0.5], dtype=np.longdouble), ("FP64", [1], [0.5])),
+    "int": (3, ("INT64", [1], [3])),
+    "float": (0.5, ("FP64", [1], [0.5])),
+    "bool": (True, ("BOOL", [1], [True])),
+    "str": ("é", ("BYTES", [1], ["é"])),
+    "bytes": (b"\xff", ("BYTES", [1], [b"\xff"])),
+    "None": (None, ("BYTES", [1], ["null"])),
+    "list of int": ([1, 2], ("INT64", [2], [1, 2])),
+    "list of large int": ([1, 2**64 - 1], ("UINT64", [2], [1, 2**64 - 1])),
+    "list of huge int": ([2**70], ("BYTES", [1], [str(2**70)])),
+    "list of numbers": ([1, 2.5], ("FP64", [2], [1.0, 2.5])),
+    "list of str": (["a", "b"], ("BYTES", [2], ["a", "b"])),
+    "list of str and None": (["a", None], ("BYTES", [2], ["a", ""])),
+    "list of numpy str": ([np.str_("a")], ("BYTES", [1], ["a"])),
+    "list of numpy numbers": ([np.int32(1), np.int32(2)], ("INT32", [2], [1, 2])),
+    "numpy and plain numbers": ([np.float64(1), 2], ("FP64", [2], [1.0, 2.0])),
+    "nested list": ([[1, 2], [3, 4]], ("INT64", [2, 2], [[1, 2], [3, 4]])),
+    "nested str": ([["a"], ["b"]], ("BYTES", [2, 1], [["a"], ["b"]])),
+    "nested and empty": ([[], []], ("FP64", [2, 0], [[], []])),
+    "list of arrays": ([np.zeros(2), np.ones(2)], ("FP64", [2, 2], [[0, 0], [1, 1]])),
+    "ragged list": ([[1], [2, 3]], ("BYTES", [2], ["[1]", "[2,3]"])),
+    "mixed list": ([1, "a", None], ("BYTES", [3], ["1", '"a"', "null"])),
+    "objects": ([{"a": 1}, {"a": NAN}], ("BYTES", [2], ['{"a":1}', '{"a":null}'])),
+    "lists of objects": ([[{"a": 1}], [{"a": 2}]], ("BYTES", [2], ['[{"a":1}]', '[{"a":2}]'])),
+    "empty list": ([], ("FP64", [0], [])),
+    "decimals": ([decimal.Decimal("1.5")], ("FP64", [1], [1.5])),
+    "dates": ([datetime.date(2024, 1, 31), None], ("BYTES", [2], ["2024-01-31", ""])),
+    "numpy str": (np.array(["a", "bc"]), ("BYTES", [2], ["a", "bc"])),
+    "numpy bytes": (np.array([b"a", b"\xff"]), ("BYTES", [2], [b"a", b"\xff"])),
+    "numpy objects": (np.array(["a", 1], dtype=object), ("BYTES", [2], ['"a"', "1"])),
+    "object matrix": (np.array([["a"], ["b"]], dtype=object), ("BYTES", [2, 1], [["a"], ["b"]])),
+    "datetimes": (
+        np.array(["2024-01-31T12:00", "NaT"], dtype="datetime64[s]"),
+        ("BYTES", [2], ["2024-01-31T12:00:00", ""]),
+    ),
+    "complex": (np.array([1 + 2j]), ("BYTES", [1], ["(1+2j)"])),
+    "sparse": (scipy.sparse.csr_matrix([[0.0, 1.0]]), ("FP64", [1, 2], [[0.0, 1.0]])),
+    "generator": ((each for each in [1, 2]), ("INT64", [2], [1, 2])),
+    "tensor of another library": (Tensorlike(), ("FP32", [2], [1.5, 2.5])),
+    "series": (pd.Series([1, 2]), ("INT64", [2], [1, 2])),
+    "categorical": (pd.Series(["a", None], dtype="category"), ("BYTES", [2], ["a", ""])),
+    "categorical numbers": (pd.Series([3, 4], dtype="category"), ("INT64", [2], [3, 4])),
+    "nullable": (pd.Series([1, 2], dtype="Int32"), ("INT32", [2], [1, 2])),
+    "pandas text": (pd.Series(["a", None], dtype="string"), ("BYTES", [2], ["a", ""])),
+    "time zone": (pd.Series(pd.to_datetime(["2024-01-31T12:00+01:00"])), ("BYTES", [1], ["2024-01-31T12:00:00+01:00"])),
+    "timestamp": (pd.Timestamp("2024-01-31T12:00", tz="UTC"), ("BYTES", [1], ["2024-01-31T12:00:00+00:00"])),
+    "missing timestamp": (pd.NaT, ("BYTES", [1], [""])),
+    "numpy datetime": (np.datetime64("2024-01-31T12:00"), ("BYTES", [1], ["2024-01-31T12:00"])),
+    "missing numpy datetime": (np.datetime64("NaT"), ("BYTES", [1], [""])),
+    "timedeltas": ([datetime.timedelta(1), None], ("BYTES", [2], ["1 day, 0:00:00", ""])),
+    "pandas timedelta": (pd.Timedelta("1h"), ("BYTES", [1], ["0 days 01:00:00"])),
+    "periods": (pd.Series(pd.PeriodIndex(["2024-01", None], freq="M")), ("BYTES", [2], ["2024-01", ""])),
+    "intervals": (pd.Series(pd.interval_range(0, 1)), ("BYTES", [1], ["(0, 1]"])),
+    "masked": (np.ma.array(["a", "b"], mask=[False, True]), ("BYTES", [2], ["a", ""])),
+    "nothing masked": (np.ma.array([1, 2], dtype="i2"), ("INT16", [2], [1, 2])),
+    "array of dicts": (np.array([{"a": {1}}], dtype=object), ("BYTES", [1], ['{"a":[1]}'])),
+}
+
+
+@pytest.mark.parametrize(("result", "expected"), VALUES.values(), ids=VALUES.keys())
+def test_values(result: Any, expected: Any) -> None:
+    assert only(result) == expected
+
+
+def test_nullable_numbers_with_gaps_are_nan() -> None:
+    datatype, shape, data = only(pd.Series([1, None], dtype="Int64"))
+    assert (datatype, shape, data[0]) == ("FP64", [2], 1.0)
+    assert data[1] != data[1]
+
+
+def test_data_frame() -> None:
+    frame = pd.DataFrame({"label": ["a", "b"], "p": np.array([0.5, NAN], "f4"), 3: [1, 2], "rows": [[1], [2, 3]]})
+    found = outputs(frame)
+    assert list(found) == ["label", "p", "3", "rows"]
+    assert found["label"] == ("BYTES", [2], ["a", "b"])
+    assert found["p"][:2] == ("FP32", [2])
+    assert found["3"] == ("INT64", [2], [1, 2])
+    assert found["rows"] == ("BYTES", [2], ["[1]", "[2,3]"])
+
+
+def test_an_empty_data_frame() -> None:
+    assert outputs(pd.DataFrame({"a": np.zeros(0)})) == {"a": ("FP64", [0], [])}
+    assert outputs(pd.DataFrame()) == {}
+
+
+def test_equal_column_names() -> None:
+    assert list(outputs(pd.DataFrame([[1, 2, 3]], columns=["a", "a", "a-1"]))) == ["a", "a-1", "a-1-1"]
+
+
+def test_dict() -> None:
+    result = {"a": np.zeros((2, 1)), "b": [1, 2], "c": "text", "d": None, "e": {"x": [1]}, 5: 1.5}
+    assert outputs(result) == {
+        "a": ("FP64", [2, 1], [[0.0], [0.0]]),
+        "b": ("INT64", [2], [1, 2]),
+        "c": ("BYTES", [1], ["text"]),
+        "d": ("BYTES", [1], ["null"]),
+        "e": ("BYTES", [1], ['{"x":[1]}']),
+        "5": ("FP64", [1], [1.5]),
+    }
+
+
+def test_dataclass() -> None:
+    assert outputs(Point(1, "a")) == {"x": ("INT64", [1], [1]), "label": ("BYTES", [1], ["a"])}
+    assert json.loads(only([Point(1, "a")])[2][0]) == {"x": 1, "label": "a"}
+
+
+def test_tuple_of_arrays() -> None:
+    assert list(outputs((np.zeros(1), np.ones(2)))) == ["output-0", "output-1"]
+
+
+def test_structured_array() -> None:
+    array = np.array([(1, 0.5)], dtype=[("a", "i4"), ("b", "f8")])
+    assert outputs(array) == {"a": ("INT32", [1], [1]), "b": ("FP64", [1], [0.5])}
+
+
+def test_series_are_named_by_themselves_without_a_signature() -> None:
+    assert list(outputs(pd.Series([1], name="y"))) == ["y"]
+
+
+# ---- with a signature ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("result", "kind", "datatype", "expected"),
+    [
+        (np.array([1, 2], "i4"), "long", "INT64", "INT64"),
+        (np.array([1, 2], "i8"), "integer", "INT32", "INT32"),
+        (np.array([1, 2**40], "i8"), "integer", "INT32", "INT64"),
+        ([1, 0], "double", "FP64", "FP64"),
+        (np.array([0.5], "f4"), "double", "FP64", "FP64"),
+        (np.array([0.5], "f8"), "float", "FP32", "FP64"),  # never by value: 0.1 would not survive
+        (np.array([1.0]), "long", "INT64", "FP64"),
+        (["a"], "double", "FP64", "BYTES"),
+        ([1], "string", "BYTES", "INT64"),
+        ([], "string", "BYTES", "BYTES"),
+        (np.zeros((0, 1)), "long", "INT64", "INT64"),
+    ],
+)
+def test_datatypes_of_the_signature(result: Any, kind: str, datatype: str, expected: str) -> None:
+    assert only(result, column("y", kind, datatype))[0] == expected
+
+
+def test_names_of_the_signature() -> None:
+    y, z = column("y", "double", "FP64"), column("z", "double", "FP64")
+    assert list(outputs(pd.Series([1], name="other"), y)) == ["y"]
+    assert list(outputs(pd.DataFrame({0: [1.0]}), y)) == ["y"]
+    assert list(outputs(pd.DataFrame([[1.0, 2.0]]), y, z)) == ["y", "z"]
+    assert list(outputs(pd.DataFrame({"z": [1.0], "y": [2.0]}), y, z)) == ["z", "y"]
+    assert list(outputs((np.zeros(1), np.ones(2)), y, z)) == ["y", "z"]
+    assert outputs(np.array([[1.0, 2.0], [3.0, 4.0]]), y, z) == {
+        "y": ("FP64", [2], [1.0, 3.0]),
+        "z": ("FP64", [2], [2.0, 4.0]),
+    }
+
+
+def test_records_that_are_the_signatures_columns() -> None:
+    fields = column("label", "string", "BYTES"), column("p", "double", "FP64")
+    assert outputs([{"p": 0.5, "label": "a"}, {"p": 1, "label": "b"}], *fields) == {
+        "label": ("BYTES", [2], ["a", "b"]),
+        "p": ("FP64", [2], [0.5, 1.0]),
+    }
+
+
+def test_json_columns_of_the_signature() -> None:
+    field = column("output-0", "array", "BYTES")
+    assert only([[1, 2], [3, 4]], field) == ("BYTES", [2], ["[1,2]", "[3,4]"])
+    assert only(np.array([[1, 2]]), field) == ("BYTES", [1], ["[1,2]"])
+    assert only("a", field) == ("BYTES", [1], ['"a"'])
+
+
+# ---- what cannot be sent -------------------------------------------------------------------------
+
+
+def test_an_answer_nested_too_deep_is_the_models_mistake() -> None:
+    deep: Any = []
+    for _ in range(2000):
+        deep = [deep]
+    with pytest.raises(ModelError, match="list"):
+        to_outputs([{"a": deep}])

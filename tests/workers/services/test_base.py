@@ -1,0 +1,414 @@
+"""Services without processes: which method answers, what it is given, what becomes of what it returns."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import pickle
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelhub.serving import (
+    AutoModelPredictor,
+    ConfigError,
+    DeadlineExceeded,
+    ImageModelService,
+    InvalidRequest,
+    LoadError,
+    ModelError,
+    ModelhubModelService,
+    ModelServiceGroup,
+    NotReady,
+    TextModelService,
+)
+from modelhub.serving.protocol.messages import InferRequest
+from modelhub.serving.protocol.worker_spec import WorkerSpec
+from modelhub.serving.workers.loop.batching import Batching
+from modelhub.serving.workers.loop.runner import Held, Runner
+from modelhub.serving.workers.services.find import find_service
+from modelhub.serving.workers.services.groups import collect, load_all
+from support.service_calls import Model, ask, served, spec
+from support.v2_client import Tensor, binary_request, parse, tensor
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
+
+
+class Text(ModelhubModelService):
+    def predict_text(self, request: Any, headers: Any = None) -> Any:
+        return {
+            "statusCode": 200,
+            "data": {"text": request["text"].upper(), "agent": (headers or {}).get("user-agent")},
+        }
+
+
+def test_the_method_of_the_kind_answers_with_headers() -> None:
+    adapter = served(Text("m", ""))
+    assert adapter.wants_headers
+    status, answer = ask(adapter, {"text": "abc"}, headers={"user-agent": "me"})
+    assert (status, answer) == (0, {"statusCode": 200, "data": {"text": "ABC", "agent": "me"}})
+
+
+def test_other_kinds_go_to_the_model() -> None:
+    adapter = served(Text("m", ""))
+    assert ask(adapter, {"data": [{"a": 1}]})[1]["data"]["type"] == "DataFrame"
+    v2 = {"inputs": [{"name": "x", "shape": [2], "datatype": "INT64", "data": [1, 2]}], "id": "q"}
+    status, answer = ask(adapter, v2)
+    assert (status, answer["model_name"], answer["model_version"], answer["id"]) == (0, "m", "7", "q")
+
+
+class Whole(ModelhubModelService):
+    def predict(self, request: Any) -> Any:  # type: ignore[override]
+        return sorted(request)
+
+
+def test_a_predict_of_its_own_gets_everything_and_may_leave_headers_out() -> None:
+    adapter = served(Whole("m", ""))
+    assert ask(adapter, {"prompt": "x", "more": 1}) == (0, {"statusCode": 200, "data": ["more", "prompt"]})
+    assert ask(adapter, {"text": "x", "data": []})[1]["data"] == ["data", "text"]
+    upload = ask(adapter, PNG, content_type="application/octet-stream")
+    assert upload[1]["data"] == ["data", "image"]
+
+
+def test_v2_answers_of_a_predict_of_its_own() -> None:
+    adapter = served(Whole("m", ""))
+    v2 = {"id": "q", "inputs": [{"name": "x", "shape": [2], "datatype": "FP32", "data": [1, 2]}]}
+    status, answer = ask(adapter, v2)
+    assert (status, answer["id"]) == (0, "q")
+    assert answer["outputs"][0]["data"] == ["id", "inputs"]
+    binary = json.dumps(
+        {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "parameters": {"binary_data_size": 4}}]}
+    ).encode()
+    status, answer = ask(adapter, binary + bytes(4), json_size=len(binary), content_type="")
+    assert answer["outputs"][0]["data"] == ["inputs"]
+
+
+def test_null_inputs_are_none() -> None:
+    assert ask(served(Whole("m", "")), {"inputs": None, "text": "x"})[1]["data"] == ["text"]
+
+
+class Raw(ModelhubModelService):
+    def predict_raw(self, request: Any, headers: Any = None) -> Any:
+        if request["inputs"][0]["name"] == "refused":
+            return {"statusCode": 418, "message": "no coffee"}
+        return {"outputs": [{"name": "y", "shape": [1], "datatype": "INT64", "data": [5]}]}
+
+
+def test_outputs_and_status_codes_of_v2_handlers_are_passed_on() -> None:
+    adapter = served(Raw("m", ""))
+    tensor = {"shape": [1], "datatype": "INT64", "data": [1]}
+    status, answer = ask(adapter, {"inputs": [{"name": "x", **tensor}], "id": "a"})
+    assert (status, answer["id"], answer["outputs"][0]["data"], answer["model_name"]) == (0, "a", [5], "m")
+    status, answer = ask(adapter, {"inputs": [{"name": "refused", **tensor}]})
+    assert (status, answer["message"]) == (418, "no coffee")
+
+
+class Async(ModelhubModelService):
+    async def predict_text(self, request: Any, headers: Any = None) -> Any:
+        await asyncio.sleep(float(request.get("sleep", 0)))
+        return request["text"]
+
+
+def test_async_handlers_and_their_deadline() -> None:
+    adapter = served(Async("m", ""))
+    assert ask(adapter, {"text": "x"})[1] == {"statusCode": 200, "data": "x"}
+    with pytest.raises(DeadlineExceeded):
+        ask(adapter, {"text": "x", "sleep": 30}, deadline=time.monotonic() + 0.05)
+
+
+class AsyncRaw(ModelhubModelService):
+    async def predict_raw(self, request: Any, headers: Any = None) -> Any:
+        await asyncio.sleep(30)
+
+
+def test_the_timeout_of_a_v2_request() -> None:
+    adapter = served(AsyncRaw("m", ""))
+    inputs = [{"name": "x", "shape": [1], "datatype": "INT64", "data": [1]}]
+    with pytest.raises(DeadlineExceeded):
+        ask(adapter, {"inputs": inputs, "parameters": {"timeout": 50_000}})
+    with pytest.raises(InvalidRequest, match="microseconds"):
+        ask(adapter, {"inputs": inputs, "parameters": {"timeout": "soon"}})
+
+
+class Before(ModelhubModelService):
+    def predict_text(self, request: Any, headers: Any = None) -> Any:
+        found = super().predict_text({"text": request["text"].strip()})
+        return {**found, "more": True}
+
+
+class Passing(ModelhubModelService):
+    def predict(self, request: Any, headers: Any = None) -> Any:
+        return super().predict(request, headers)
+
+
+class Same:
+    def predict(self, data: Any, params: Any = None) -> Any:
+        self.got = data
+        return {"a": data, "b": data}
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data"),
+    [("FP32", [1.5, math.inf]), ("BF16", [1.5, -math.inf]), ("BYTES", [b"abc", b"\xff"]), ("BOOL", [True, False])],
+)
+def test_super_asks_the_model_of_binary_requests(datatype: str, data: list[Any]) -> None:
+    service = Passing("m", "")
+    service.loaded_model = Same()
+    said = {"id": "q", "parameters": {"binary_data_output": True}, "outputs": [{"name": "b"}]}
+    body, json_size = binary_request(tensor("x", datatype, [1, 2], data), **said)
+    adapter = served(service)
+    call = adapter.decode(InferRequest(id=1, json_size=json_size), body)
+    answer = adapter.encode(call, adapter.predict(call))
+    document, outputs = parse(bytes(answer.body), answer.json_size)
+    assert (document["id"], answer.content_type) == ("q", "application/octet-stream")
+    assert outputs == {"b": Tensor("FP32" if datatype == "BF16" else datatype, [1, 2], data)}
+    assert service.loaded_model.got.tolist() == [data]
+
+
+def test_super_gives_arrays_where_the_client_wants_binary() -> None:
+    request = {"inputs": [tensor("x", "FP32", [2], [1, None])], "parameters": {"binary_data_output": True}}
+    service = Passing("m", "")
+    service.loaded_model = Same()
+    found = served(service).service.predict_raw({**request, "outputs": [{"name": "a"}]})["outputs"][0]
+    assert (found["data"].dtype, found["shape"]) == ("float32", [2])
+    plain = service.predict_raw({"inputs": request["inputs"]})["outputs"][1]
+    assert plain == {"name": "b", "shape": [2], "datatype": "FP32", "data": [1, None]}
+
+
+def test_arrays_that_are_base64_text_are_decoded_once() -> None:
+    service = Passing("m", "")
+    service.loaded_model = Same()
+    body, json_size = binary_request(tensor("x", "BYTES", [1], [b"/w=="], content_type="base64"))
+    assert ask(served(service), body, json_size=json_size)[0] == 0
+    assert service.loaded_model.got.tolist() == [b"\xff"]
+
+
+def test_super_asks_the_model() -> None:
+    answer = ask(served(Before("m", "")), {"text": " x "})[1]
+    assert answer == {"statusCode": 200, "data": {"type": "str", "value": "x"}, "more": True}
+
+
+class Broken(ModelhubModelService):
+    def predict_text(self, request: Any, headers: Any = None) -> Any:
+        raise RuntimeError("it broke")
+
+
+def test_exceptions_are_errors_in_the_requests_own_form() -> None:
+    adapter = served(Broken("m", ""))
+    request = InferRequest(id=1, content_type="application/json")
+    call = adapter.decode(request, b'{"text": "x"}')
+    with pytest.raises(ModelError, match="RuntimeError: it broke") as raised:
+        adapter.predict(call)
+    answer = adapter.failure(call.kind, raised.value)
+    assert answer is not None
+    assert (answer.status, json.loads(bytes(answer.body))["statusCode"]) == (500, 500)
+
+
+def test_narrow_services_say_what_they_take() -> None:
+    text = served(TextModelService("m", ""))
+    assert ask(text, {"text": "x"})[1]["data"]["value"] == "x"
+    with pytest.raises(InvalidRequest, match="no requests of the kind tabular: it takes text, v2"):
+        ask(text, {"data": [{"a": 1}]})
+
+
+class Pictures(ImageModelService):
+    def predict_image(self, request: Any, headers: Any = None) -> Any:
+        return len(request["image"])
+
+
+def test_an_unknown_upload_is_an_image_for_an_image_service() -> None:
+    adapter = served(Pictures("m", ""))
+    assert ask(adapter, b"no known magic", content_type="application/octet-stream")[1]["data"] == 14
+
+
+def test_images_of(tmp_path: Path) -> None:
+    from PIL import Image
+
+    service = ImageModelService("m", "")
+    served(service)
+    pages = [Image.new("RGB", (72, 72)) for _ in range(3)]
+    pages[0].save(tmp_path / "d.pdf", save_all=True, append_images=pages[1:])
+    Image.new("RGB", (5, 4)).save(tmp_path / "i.png")
+    png, pdf = (tmp_path / "i.png").read_bytes(), (tmp_path / "d.pdf").read_bytes()
+    found = service.images_of({"image": png, "images": [png], "pdf_file": pdf})
+    assert [image.size for image in found[:2]] == [(5, 4), (5, 4)]
+    assert len(found) == 5
+
+
+def test_not_loaded() -> None:
+    with pytest.raises(NotReady, match="m is not loaded"):
+        ModelhubModelService("m", "").predict({"text": "x"})
+    with pytest.raises(LoadError, match="has no URI"):
+        ModelhubModelService("m", "").load()
+    with pytest.raises(LoadError, match="no file"):
+        ModelhubModelService("m", "/nowhere/at/all").load()
+
+
+def test_auto_model_predictor_needs_one_name() -> None:
+    assert AutoModelPredictor("m", model_uri="runs:/a/b").run_uri == "runs:/a/b"
+    assert AutoModelPredictor("m", model_name="r", version="3").run_uri == "models:/r/3"
+    assert AutoModelPredictor("m", model_name="r").run_uri == "models:/r/latest"
+    for wrong in ({}, {"model_uri": "a", "model_name": "b"}, {"model_uri": "a", "version": "1"}):
+        with pytest.raises(ValueError, match="model_uri"):
+            AutoModelPredictor("m", **wrong)
+
+
+# ---- classes that the configuration names --------------------------------------------------------
+
+SERVICE = """
+from modelhub.serving import ModelhubModelService
+
+class Good(ModelhubModelService):
+    def __init__(self, name, run_uri, factor=2):
+        super().__init__(name, run_uri)
+        self.factor = factor
+
+    def load(self):
+        self.loaded_model = self
+
+class Refuses(Good):
+    def load(self):
+        return False
+
+class Wants(ModelhubModelService):
+    def __init__(self, name, bucket):
+        super().__init__(name, "")
+
+class Forgets(ModelhubModelService):
+    def __init__(self, name):
+        self.name = name
+
+class Plain:
+    pass
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], WorkerSpec]:
+    name = f"services_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(SERVICE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return lambda cls: spec(service=f"{name}:{cls}", model_path="/models/m")
+
+
+def test_a_class_by_its_name(module: Callable[[str], WorkerSpec]) -> None:
+    service = find_service(module("Good"))
+    assert (service.name, service.run_uri, service.model_path, service.ready) == ("m", "/models/m", "/models/m", True)
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        ("Refuses", "returned False"),
+        ("Wants", "wants bucket"),
+        ("Forgets", "does not call super"),
+        ("Plain", "no ModelhubModelService"),
+        ("Goood", "has no Goood; its classes: .*Good"),
+    ],
+)
+def test_classes_that_cannot_be_used(module: Callable[[str], WorkerSpec], cls: str, message: str) -> None:
+    with pytest.raises(LoadError, match=message):
+        find_service(module(cls))
+
+
+def test_a_module_that_is_not_there() -> None:
+    with pytest.raises(LoadError, match="no module nowhere_at_all; set pythonpath"):
+        find_service(spec(service="nowhere_at_all:Service"))
+
+
+# ---- groups --------------------------------------------------------------------------------------
+
+
+def test_collect_makes_a_configuration() -> None:
+    first, second = ModelhubModelService("a", "runs:/x/m"), Text("b", "")
+    second.settings = {"timeout": "5s"}
+    group = ModelServiceGroup([second, {"name": "c", "uri": "models:/c/1"}], load="lazy", memory_budget="1GiB")
+    found = collect([first, group])
+    assert found.models == [
+        {"name": "a", "service": "modelhub.serving.workers.services.base:ModelhubModelService", "uri": "runs:/x/m"}
+    ]
+    assert found.groups == [
+        {
+            "name": "models",
+            "load": "lazy",
+            "memory_budget": "1GiB",
+            "models": [
+                {"name": "b", "service": f"{__name__}:Text", "timeout": "5s"},
+                {"name": "c", "uri": "models:/c/1"},
+            ],
+        }
+    ]
+    assert (set(found.services), found.lazy) == ({"a", "b"}, ["b"])
+
+
+def test_collect_refuses_what_it_cannot_serve() -> None:
+    service = ModelhubModelService("a", "")
+    for wrong, message in (
+        ([], "nothing to serve"),
+        ([service, service], "given twice"),
+        ([service, Text("a", "")], "two services are called 'a'"),
+        (["runs:/a/b"], "str is no model"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            collect(wrong)
+
+
+def test_a_group_loads_all_and_names_each_failure() -> None:
+    group = ModelServiceGroup([ModelhubModelService("a", "/no/a"), ModelhubModelService("b", "/no/b")])
+    with pytest.raises(LoadError, match=r"(?s)model a could not be loaded: .*model b could not be loaded: "):
+        group.load_models()
+    ModelServiceGroup([ModelhubModelService("a", "/no/a")], load="lazy").load_models()
+    with pytest.raises(ValueError, match="eager or lazy"):
+        ModelServiceGroup([], load="sometimes")
+
+
+# ---- a load of one's own -------------------------------------------------------------------------
+
+
+class Loads(ModelhubModelService):
+    def __init__(self, name: str) -> None:
+        super().__init__(name, "")
+        self.count = 0
+        self.settings = {"timeout": "5s"}
+
+    def load(self) -> None:  # type: ignore[override]
+        self.count += 1
+        self.handle = threading.Lock()  # cannot be pickled
+        self.loaded_model = Model()
+
+
+def test_a_load_of_its_own_is_called_once() -> None:
+    service = Loads("a")
+    service.load()
+    assert service.ready
+    load_all([service])
+    assert service.count == 1
+
+
+def test_what_load_made_is_not_handed_to_another_process() -> None:
+    service = Loads("a")
+    service.load()
+    service.label = "later"  # type: ignore[attr-defined]
+    copy = pickle.loads(pickle.dumps(service))  # noqa: S301
+    assert (copy.ready, copy.loaded_model, copy.count, copy.settings, copy.label) == (
+        False,
+        None,
+        0,
+        {"timeout": "5s"},
+        "later",
+    )
+    assert not hasattr(copy, "handle")
+
+
+def test_the_log_shows_the_users_code_first(capsys: pytest.CaptureFixture[str]) -> None:
+    adapter = served(Broken("m", ""))
+    held = Held(InferRequest(id=1, content_type="application/json"), b'{"text": "x"}', 0)
+    Runner(adapter, Batching(adapter)).run([held], [].append)
+    first, where, *_ = capsys.readouterr().err.splitlines()
+    assert first.startswith("Traceback")
+    assert Path(__file__).name in where

@@ -1,0 +1,1 @@
+"""Bodies, files and tensors to what models take, and back."""

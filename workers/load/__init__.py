@@ -1,0 +1,1 @@
+"""A model directory to a model that can be served."""

@@ -1,0 +1,125 @@
+"""Loading a model in a worker: from a local MLflow model directory to a `ServedModel`.
+
+Only ever from a local path: no tracking server, no credentials, no network (the gateway's fetcher got
+the files). Works with mlflow 2.9 on Python 3.9 as with today's; mlflow and whatever the model needs come
+from the model's own environment.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import metadata
+from typing import Any, Dict, List
+
+from ...protocol.errors import LoadError, ServingError
+from ...protocol.messages import InferRequest
+from ...protocol.signature import MLMODEL, Signature, parse_mlmodel, platform_from_mlmodel, signature_from_mlmodel
+from ...protocol.worker_spec import WorkerSpec
+from ...protocol.yaml_files import MAX_SIZE
+from ..dialects.table import DIALECTS
+from ..model.served import ServedModel
+from .advice import without_advice
+from .example import example_request
+from .native import NATIVE, as_pyfunc, load_native
+
+#: Modules whose version tells something about a model's behaviour, with their distributions.
+_LIBRARIES: Dict[str, str] = {
+    "catboost": "catboost",
+    "lightgbm": "lightgbm",
+    "mlflow": "mlflow",
+    "numpy": "numpy",
+    "onnxruntime": "onnxruntime",
+    "pandas": "pandas",
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+    "skops": "skops",
+    "tensorflow": "tensorflow",
+    "torch": "torch",
+    "transformers": "transformers",
+    "xgboost": "xgboost",
+}
+
+
+def load(spec: WorkerSpec) -> ServedModel:
+    """The model that `spec` names. Raises LoadError, or whatever the model's own loading code raises."""
+    path = spec.model_path
+    mlmodel = read_mlmodel(path)
+    if spec.model_type in NATIVE:
+        return served_from(as_pyfunc(load_native(path, spec.model_type), spec.model_type), path, spec)
+    if "python_function" not in (mlmodel.get("flavors") or {}):
+        raise LoadError(f"the model in {path} has no python_function flavour: log it with a flavour that has one")
+    signature_from_mlmodel(mlmodel)  # what is wrong with it is said before MLflow stumbles over it
+    return served_from(load_pyfunc(path), path, spec)
+
+
+def load_pyfunc(path: str) -> Any:
+    """MLflow's own model of a model directory."""
+    # Set before the import: mlflow 3 starts a telemetry thread then.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow.pyfunc
+
+    # The warnings compare requirements, which takes a second; the environment was built from them.
+    with without_advice():
+        return mlflow.pyfunc.load_model(path, suppress_warnings=True)
+
+
+def served_from(model: Any, path: str, spec: WorkerSpec) -> ServedModel:
+    """A loaded model, with pyfunc's `predict`, and what its MLmodel file says of it."""
+    mlmodel = read_mlmodel(path)
+    signature = signature_from_mlmodel(mlmodel)
+    served = ServedModel(
+        model,
+        spec.name,
+        spec.version,
+        signature or Signature(),
+        platform_from_mlmodel(mlmodel),
+        max_inflated=spec.max_inflated,
+        versions=library_versions(),
+        streams=_streams(mlmodel, model),
+        image=spec.image,
+        pdf=spec.pdf,
+        dialects=DIALECTS,
+    )
+    served.example = _checked_example(served, example_request(path, mlmodel, signature))
+    return served
+
+
+def _streams(mlmodel: Dict[str, Any], model: Any) -> bool:
+    """Has the model a `predict_stream` of its own? Every pyfunc model has one that may only say that it cannot."""
+    flavour = (mlmodel.get("flavors") or {}).get("python_function") or {}
+    return bool(flavour.get("streamable")) and callable(getattr(model, "predict_stream", None))
+
+
+def read_mlmodel(path: str) -> Dict[str, Any]:
+    """The parsed MLmodel file of a model directory. Raises LoadError."""
+    file = os.path.join(path, MLMODEL)
+    try:
+        with open(file, "rb") as opened:
+            return parse_mlmodel(opened.read(MAX_SIZE + 1), file)
+    except OSError as error:
+        raise LoadError(f"{path} is not an MLflow model directory: {error.strerror}: {MLMODEL}") from None
+
+
+def library_versions() -> Dict[str, str]:
+    """Versions of the known libraries that are imported in this process."""
+    found: Dict[str, str] = {}
+    candidates: List[str] = [name for name in _LIBRARIES if name in sys.modules]
+    for name in candidates:
+        try:
+            found[name] = metadata.version(_LIBRARIES[name])
+        except metadata.PackageNotFoundError:
+            found[name] = str(getattr(sys.modules[name], "__version__", "?"))
+    return found
+
+
+def _checked_example(served: ServedModel, example: bytes) -> bytes:
+    """The example if the model's own signature takes it: nobody should be shown a request that fails."""
+    if not example:
+        return b""
+    try:
+        served.decode(InferRequest(id=0), example)
+    except ServingError as error:
+        print(f"the model's input example is no valid request and is left out: {error.message}", file=sys.stderr)
+        return b""
+    return example

@@ -1,0 +1,1 @@
+"""The request loop: what is predicted together, and when."""

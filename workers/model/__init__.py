@@ -1,0 +1,1 @@
+"""A loaded model with its way in and its way out."""

@@ -1,0 +1,1 @@
+"""Serving from a user's own script."""

@@ -1,0 +1,1 @@
+"""From a new process to a loaded model: the fork server, and a worker's first steps."""
