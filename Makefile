@@ -26,11 +26,12 @@ help:  # the list that you are reading
 install: $(INSTALLED)  ## the environment for development, in .venv (PYTHON=python3.12 chooses the Python)
 	@echo "ready: $(BIN)/modelhub"
 
-check: $(INSTALLED)  ## lint, format, strict types, and which folder may import which
+check: $(INSTALLED)  ## lint, format, strict types, and which folder, room and file may import which
 	@echo "==> ruff check";        $(BIN)/ruff check --quiet
 	@echo "==> ruff format";       $(BIN)/ruff format --check --quiet || { echo "not formatted; run: $(BIN)/ruff format"; exit 1; }
 	@echo "==> mypy --strict";     $(BIN)/mypy --no-error-summary
 	@echo "==> import contracts";  $(BIN)/lint-imports --no-logo > $(VENV)/.imports 2>&1 || { cat $(VENV)/.imports; exit 1; }
+	@echo "==> import circles";    $(BIN)/python tests/support/imports.py
 
 test: $(INSTALLED) $(CLIENTS)  ## all tests, with real servers, workers and clients (ARGS="-k name" narrows them)
 	@echo "==> pytest"; $(BIN)/pytest --ignore=tests/pythons --ignore=tests/transformer $(ARGS)
