@@ -64,9 +64,9 @@ uvloop.run(main())
 HTTP_ECHO = """
 import asyncio, uvloop
 from aiohttp import web
-from modelhub.serving.gateway.http.fast_response import QuickAnswer
+from modelhub.serving.gateway.http.fast_response import FastResponse
 async def echo(request):
-    return QuickAnswer("application/octet-stream", None, await request.read())
+    return FastResponse("application/octet-stream", None, await request.read())
 async def main():
     runner = web.ServerRunner(web.Server(echo, handler_cancellation=True))
     await runner.setup()

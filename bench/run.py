@@ -153,6 +153,13 @@ def overload(args: argparse.Namespace, models: Path, folder: Path) -> None:
             say(row)
         saturated = load.closed(fast_request, SATURATING, args.seconds)
         memory.append(server.memory())
+    rate_of_model = rate / 3
+    title = f"{rate:.0f} requests/s offered for {args.seconds} s to a model of {rate_of_model:.0f}/s"
+    _tell_overload(title, pairs, memory, saturated)
+    print(f"wrote {report.save(args.out, 'overload', pairs, peak=peak, memory=memory, saturated=saturated)}")
+
+
+def _tell_overload(title: str, pairs: list[report.Row], memory: list[int], saturated: dict[str, Any]) -> None:
     columns = {
         "round": "Round",
         "goodput": "goodput × peak",
@@ -161,7 +168,6 @@ def overload(args: argparse.Namespace, models: Path, folder: Path) -> None:
     }
     more = {"refused": "429", "refused_p99": "429 p99 ms", "refused_max": "429 max ms", "other": "other"}
     last = {"neighbour_p99": "neighbour p99 ms", "neighbour_ratio": "× calm"}
-    title = f"{rate:.0f} requests/s offered for {args.seconds} s to a model of {rate / 3:.0f}/s"
     report.table(title, pairs, {**columns, **more, **last})
     ratio = statistics.median(row["neighbour_ratio"] for row in pairs)
     sizes = [round(size / 2**20) for size in memory]
@@ -171,7 +177,6 @@ def overload(args: argparse.Namespace, models: Path, folder: Path) -> None:
         f"answered and {saturated['bad'] / saturated['seconds']:,.0f} refused per second, "
         f"p99 {saturated['p99']:.0f} ms, memory after it {sizes[-1]} MiB"
     )
-    print(f"wrote {report.save(args.out, 'overload', pairs, peak=peak, memory=memory, saturated=saturated)}")
 
 
 def lazy(args: argparse.Namespace, models: Path, folder: Path) -> None:

@@ -36,7 +36,7 @@ from .models.follow import Follower
 from .models.preparation import Preparation
 from .models.registry import Registry
 from .models.resources import Resources
-from .models.sizes import MemoryBook
+from .models.sizes import Sizes
 from .places.fork_servers import ForkServers, ScriptServer
 from .places.local import LocalPlace, Servers
 from .places.output import output_log
@@ -100,7 +100,7 @@ async def _serve(
         await stack.enter_async_context(_traces())
         parts = await stack.enter_async_context(_parts(settings, script, display))
         registry = Registry(server.readiness, strict=server.readiness_strict)
-        book = MemoryBook(Path(server.state_dir))
+        book = Sizes(Path(server.state_dir))
         announcer = Announcer()
         catalog = Catalog(settings, registry, parts.resources, book, read_again, announcer.changed)
         follower = Follower(catalog, parts.fetcher)
@@ -218,7 +218,7 @@ async def _parts(settings: Settings, script: Script | None, display: Display) ->
         yield Parts(resources, fetcher, counters, lambda: list(local.starters()))
 
 
-async def _each_second(catalog: Catalog, registry: Registry, book: MemoryBook) -> None:
+async def _each_second(catalog: Catalog, registry: Registry, book: Sizes) -> None:
     """Measure the workers, enforce limits and budgets, and now and then write down what was learnt."""
     watch = MemoryWatch(PodMemory(), catalog.evict_one)
     for turn in itertools.count(1):

@@ -18,7 +18,7 @@ from ...protocol.errors import DeadlineExceeded, QueueFull, ServingError, Worker
 from ...protocol.limits import BATCH_BYTES
 from ...protocol.messages import CancelRequest, ChunkReply, ErrorReply, InferReply, InferRequest
 from .pending import OnChunk, Pending, WorkerLink
-from .queue import WaitingLine
+from .queue import RequestQueue
 
 #: A worker that holds bodies of so many bytes gets no more of them, two batches of the largest ones: they can still be
 #: cancelled here, and go to another replica.
@@ -35,7 +35,7 @@ class Dispatcher:
         self.limit = limit
         self.retry = retry
         self._loop = asyncio.get_running_loop()
-        self._waiting = WaitingLine()
+        self._waiting = RequestQueue()
         self._workers: list[WorkerLink] = []
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()

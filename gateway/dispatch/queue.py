@@ -18,7 +18,7 @@ LEVELS = 9
 USUAL = InferRequest.priority
 
 
-class WaitingLine:
+class RequestQueue:
     """First in, first out, in each of a few levels. What each call costs does not depend on who waits."""
 
     __slots__ = ("_levels", "count")

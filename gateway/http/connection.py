@@ -20,7 +20,7 @@ from ...protocol.errors import ServingError
 from ...protocol.statuses import CLIENT_GONE
 from .bodies import BrokenBody
 from .errors import GIVEN_ID, X_REQUEST_ID, error_response, request_id, v2_error
-from .match_cache import QuickMatch
+from .match_cache import MatchCache
 
 log = logging.getLogger("modelhub.http")
 
@@ -191,7 +191,7 @@ class _Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         inner = await super()._make_server()
         server = _Server(
-            guard(QuickMatch(inner.request_handler), self._count),
+            guard(MatchCache(inner.request_handler), self._count),
             request_factory=inner.request_factory,
             handler_cancellation=inner.handler_cancellation,
             loop=asyncio.get_running_loop(),

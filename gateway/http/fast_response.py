@@ -40,7 +40,7 @@ class _FirstLines:
 _first_lines = _FirstLines()
 
 
-class QuickAnswer(web.StreamResponse):
+class FastResponse(web.StreamResponse):
     """Status 200 and a whole body, for a request that it fits. Its `headers` are empty: they are written already."""
 
     def __init__(self, content_type: str, json_size: int | None, body: Body) -> None:

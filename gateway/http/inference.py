@@ -18,7 +18,7 @@ from ..dataplane.inference import Exchange, Inference, client_timeout
 from ..dispatch.queue import priority_of
 from .bodies import read_body, small_body
 from .errors import JSON, X_REQUEST_ID, HttpCaller, request_id
-from .fast_response import QuickAnswer
+from .fast_response import FastResponse
 
 JSON_SIZE = istr("Inference-Header-Content-Length")
 TRACE_PARENT = istr("traceparent")
@@ -143,8 +143,8 @@ def _headers_of(reply: InferReply) -> dict[str, str]:
 async def _respond(
     request: Request, status: int, headers: dict[str, str], reply: InferReply, output: Body
 ) -> web.StreamResponse:
-    if status == 200 and not reply.content_encoding and len(output) <= BORROW_ABOVE and QuickAnswer.fits(request):
-        return QuickAnswer(reply.content_type, reply.json_size, output)
+    if status == 200 and not reply.content_encoding and len(output) <= BORROW_ABOVE and FastResponse.fits(request):
+        return FastResponse(reply.content_type, reply.json_size, output)
     if not isinstance(output, memoryview):
         return web.Response(body=output, status=status, headers=headers)
     if output.nbytes <= BORROW_ABOVE:

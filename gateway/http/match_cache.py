@@ -17,7 +17,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 MOST, LONGEST = 4096, 512
 
 
-class QuickMatch:
+class MatchCache:
     """Stands before an application's handler; for one without middlewares, whose matches depend on the path alone."""
 
     def __init__(self, handler: Handler) -> None:

@@ -20,7 +20,7 @@ from .group import Group
 from .registry import Registry
 from .resources import Resources
 from .rolls import Roll
-from .sizes import MemoryBook
+from .sizes import Sizes
 from .states import ModelState
 from .version import ModelVersion
 
@@ -65,7 +65,7 @@ class Catalog:
         settings: Settings,
         registry: Registry,
         resources: Resources,
-        book: MemoryBook,
+        book: Sizes,
         read_again: Callable[[], Settings] | None = None,
         on_change: Callable[[ModelVersion], None] = lambda version: None,
     ) -> None:
@@ -291,13 +291,7 @@ class Catalog:
 
     def _apply(self, settings: Settings) -> Changes:
         changes = Changes()
-        for group in settings.groups:
-            if group.name not in self.groups:
-                self.groups[group.name] = Group(group, self._book)
-            else:
-                if _limits(group) != _limits(self.groups[group.name].settings):
-                    changes.changed.append(f"group {group.name}")
-                self.groups[group.name].reconfigure(group)
+        self._take_groups(settings, changes)
         wanted = {_key(entry): (entry, self.groups[name] if name else None) for entry, name in settings.entries}
         self._rename(wanted)
         for key in [key for key in self.slots if key not in wanted]:
@@ -306,19 +300,7 @@ class Catalog:
             self.cancel_roll(slot, "removed from the configuration")
             self._leave(slot.version, "removed from the configuration")
         for key, (entry, owner) in wanted.items():
-            slot_ = self.slots.get(key)
-            if slot_ is None:
-                version = self._add(entry, owner)
-                changes.added.append(version.label)
-                if owner is None:
-                    version.load()
-            elif slot_.entry != entry or slot_.version.group is not owner:
-                slot_.entry = entry
-                changes.changed.append(slot_.version.label)
-                if slot_.version.entry == entry and slot_.version.group is owner:
-                    self.cancel_roll(slot_, "the configuration has changed back")
-                else:
-                    self.roll(slot_, entry, owner, "the configuration has changed")
+            self._take_entry(self.slots.get(key), entry, owner, changes)
         for name in [name for name in self.groups if name not in {group.name for group in settings.groups}]:
             del self.groups[name]
         for each in self.groups.values():
@@ -327,6 +309,31 @@ class Catalog:
         self.settings = settings
         self._registry.note()
         return changes
+
+    def _take_groups(self, settings: Settings, changes: Changes) -> None:
+        for group in settings.groups:
+            known = self.groups.get(group.name)
+            if known is None:
+                self.groups[group.name] = Group(group, self._book)
+                continue
+            if _limits(group) != _limits(known.settings):
+                changes.changed.append(f"group {group.name}")
+            known.reconfigure(group)
+
+    def _take_entry(self, slot: Slot | None, entry: ModelSettings, owner: Group | None, changes: Changes) -> None:
+        """Add an entry, or roll one that is not as it was."""
+        if slot is None:
+            version = self._add(entry, owner)
+            changes.added.append(version.label)
+            if owner is None:
+                version.load()
+        elif slot.entry != entry or slot.version.group is not owner:
+            slot.entry = entry
+            changes.changed.append(slot.version.label)
+            if slot.version.entry == entry and slot.version.group is owner:
+                self.cancel_roll(slot, "the configuration has changed back")
+            else:
+                self.roll(slot, entry, owner, "the configuration has changed")
 
     def _rename(self, wanted: Iterable[tuple[str, str]]) -> None:
         """A name with one version before and another one now is one entry that has changed: it is rolled."""

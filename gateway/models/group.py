@@ -20,8 +20,8 @@ from ...config.quantities import human_size
 from ...config.settings import GroupSettings, ModelSettings
 from ...protocol.errors import NotReady
 from ..system.timeouts import timeout
-from .reloads import Thrashing
-from .sizes import MemoryBook
+from .reloads import Reloads
+from .sizes import Sizes
 
 log = logging.getLogger("modelhub.models")
 
@@ -73,7 +73,7 @@ class Member(Protocol):
 class Group:
     """The versions of one group. All on the event loop; `room` is what waits."""
 
-    def __init__(self, settings: GroupSettings, book: MemoryBook) -> None:
+    def __init__(self, settings: GroupSettings, book: Sizes) -> None:
         self.settings = settings
         self.name = settings.name
         self.members: list[Member] = []
@@ -81,7 +81,7 @@ class Group:
         self.evictions = 0
         #: Seconds that evicted models had been loaded.
         self.ages: deque[float] = deque(maxlen=1000)
-        self._thrashing: Thrashing[Member] = Thrashing(settings.name)
+        self._thrashing: Reloads[Member] = Reloads(settings.name)
         self._book = book
         #: Bytes kept for each version that is loaded, loads or leaves; what is measured counts where it is more.
         self._reserved: dict[Member, int] = {}

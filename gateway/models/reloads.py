@@ -32,7 +32,7 @@ class Used(Protocol):
 U = TypeVar("U", bound=Used)
 
 
-class Thrashing(Generic[U]):
+class Reloads(Generic[U]):
     """Counts the early reloads of one group."""
 
     def __init__(self, group: str) -> None:

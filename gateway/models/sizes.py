@@ -19,7 +19,7 @@ log = logging.getLogger("modelhub.models")
 MAX_ENTRIES = 20_000
 
 
-class MemoryBook:
+class Sizes:
     """Private bytes by content. `save` writes what has changed; call it in a thread."""
 
     def __init__(self, state_dir: Path) -> None:

@@ -29,7 +29,7 @@ def without_date(answer: Answer) -> dict[str, str]:
 async def quick_and_long(front: Front, body: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[Answer, Answer]:
     quick = await front.post(INFER, body)
     with monkeypatch.context() as patch:
-        patch.setattr(fast_response.QuickAnswer, "fits", staticmethod(lambda request: False))
+        patch.setattr(fast_response.FastResponse, "fits", staticmethod(lambda request: False))
         return quick, await front.post(INFER, body)
 
 
@@ -82,13 +82,13 @@ async def test_a_request_id_is_repeated() -> None:
 
 
 async def test_a_remembered_path_is_only_that_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    remember, remembered = match_cache.QuickMatch._remember, []
+    remember, remembered = match_cache.MatchCache._remember, []
 
     def remembering(self: Any, path: str, match: Any) -> None:
         remembered.append(path)
         remember(self, path, match)
 
-    monkeypatch.setattr(match_cache.QuickMatch, "_remember", remembering)
+    monkeypatch.setattr(match_cache.MatchCache, "_remember", remembering)
     iris, digits = Model(), Model("digits")
     async with serving(iris, digits) as front:
         for _ in range(3):
@@ -112,7 +112,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("unused")
 
     monkeypatch.setattr(match_cache, "MOST", 2)
-    match = match_cache.QuickMatch(handler)
+    match = match_cache.MatchCache(handler)
     for path in ("/a", "/b", "/b?c", "/" + "d" * match_cache.LONGEST):
         match._remember(path, None)  # type: ignore[arg-type]
     assert list(match._known) == ["/a", "/b"]

@@ -18,7 +18,7 @@ from modelhub.serving.gateway.models.catalog import Catalog
 from modelhub.serving.gateway.models.group import Group
 from modelhub.serving.gateway.models.registry import Registry
 from modelhub.serving.gateway.models.resources import Resources
-from modelhub.serving.gateway.models.sizes import MemoryBook
+from modelhub.serving.gateway.models.sizes import Sizes
 from modelhub.serving.gateway.models.states import ModelState
 from modelhub.serving.gateway.models.version import ModelVersion
 from modelhub.serving.gateway.telemetry.counters import Counters
@@ -54,7 +54,7 @@ async def test_a_lazy_model_that_has_failed_is_tried_again_without_being_asked(
 
     resources.prepare = fails
     monkeypatch.setattr(loading, "RETRY_FIRST", 0.01)
-    group = Group(GroupSettings.model_validate({"name": "g", "load": "lazy", "models": []}), MemoryBook(tmp_path))
+    group = Group(GroupSettings.model_validate({"name": "g", "load": "lazy", "models": []}), Sizes(tmp_path))
     version = version_of("m", resources, group)
     await version.load()
     assert (version.state, version.ready, version.wanted) == (ModelState.FAILED, False, True)
@@ -74,7 +74,7 @@ async def test_the_successor_of_what_waits_for_a_request_is_loaded_where_it_is_e
     before = Settings.model_validate({"groups": [{"name": "g", "load": load, "models": [entry]}]})
     after = Settings.model_validate({"models": [entry]})
     registry = Registry()
-    found = Catalog(before, registry, resources, MemoryBook(tmp_path), lambda: after)
+    found = Catalog(before, registry, resources, Sizes(tmp_path), lambda: after)
     if load == "lazy":
         await found.reload()
     else:
@@ -92,7 +92,7 @@ async def test_what_an_eager_group_has_let_go_comes_back_by_a_request_whatever_i
         raise LoadError("it was tried")
 
     resources.prepare = fails
-    group = Group(GroupSettings.model_validate({"name": "g", "models": []}), MemoryBook(tmp_path))
+    group = Group(GroupSettings.model_validate({"name": "g", "models": []}), Sizes(tmp_path))
     version = version_of("m", resources, group)
     for state in UP:
         version._life.move(state)
@@ -117,7 +117,7 @@ async def test_metadata_that_no_server_gives_in_time_says_so(resources: Any) -> 
 
 
 async def test_what_is_forgotten_leaves_nothing_in_its_group(resources: Any, tmp_path: Path) -> None:
-    group = Group(GroupSettings.model_validate({"name": "g", "load": "lazy", "models": []}), MemoryBook(tmp_path))
+    group = Group(GroupSettings.model_validate({"name": "g", "load": "lazy", "models": []}), Sizes(tmp_path))
     version = version_of("m", resources, group)
     async with group.room(version):
         await group.tick()  # it is measured while it loads, and then fails: it has no replicas
@@ -159,7 +159,7 @@ async def test_readiness_after_a_failure_does_not_depend_on_who_asked_before(
     """Nobody need have asked while it was ready: that it was is noted when it becomes so."""
     entry = {"name": "m", "uri": "./model"}
     registry = Registry(strict=strict)
-    found = Catalog(Settings.model_validate({"models": [entry]}), registry, resources, MemoryBook(tmp_path))
+    found = Catalog(Settings.model_validate({"models": [entry]}), registry, resources, Sizes(tmp_path))
     version = registry.find("m")
     assert not registry.readiness().ready
     for state in UP:
@@ -187,6 +187,6 @@ async def test_a_version_that_does_not_end_does_not_keep_the_server(
     monkeypatch.setattr(catalog, "END_GRACE", 0.01)
     registry: Any = Registry()
     registry.add(Stuck())
-    found = Catalog(Settings.model_validate({"models": []}), registry, resources, MemoryBook(tmp_path))
+    found = Catalog(Settings.model_validate({"models": []}), registry, resources, Sizes(tmp_path))
     await asyncio.wait_for(found.close(0.01), 5)
     assert "1 models do not end" in caplog.text
