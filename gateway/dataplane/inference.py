@@ -1,9 +1,9 @@
 """One request to a model, from its arrival to its end: the same way for every front.
 
-`Inference.begin` finds the model version, and the `Exchange` that it returns stands round all of the rest: the front
-translates what came into the worker's message (`describe`) and asks (`ask`, or `pieces` for a stream); whatever happens
-in between, the end of the block counts it, logs it and traces it, once. What guards requests belongs here: a path that
-was matched before (`match_cache`) does not pass through aiohttp's middlewares.
+`Inference.answer` and `Inference.stream` read as a table of contents: find the version, learn from the front's question
+what the worker is told, admit, read the body, follow whoever has taken over meanwhile, ask, translate back; the end of
+it, whatever it is, is counted, logged and traced once. A front only translates, in its `Question`. What guards requests
+belongs here: a path that was matched before (`match_cache`) does not pass through aiohttp's middlewares.
 
 This is the hot path of the gateway.
 """
@@ -11,9 +11,9 @@ This is the hot path of the gateway.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
+from typing import Protocol, TypeVar
 
 from ...config.quantities import parse_duration
 from ...protocol.codec import Body
@@ -24,8 +24,43 @@ from ..models.registry import Registry, now_serving
 from ..models.version import ModelVersion
 from ..telemetry import requests
 from ..telemetry.requests import Caller
-from .budget import Budget, Share
+from .budget import Budget
 from .statuses import statuses
+
+A = TypeVar("A", covariant=True)
+
+
+class Question(Protocol[A]):
+    """One request as its front has it: whom it asks, its body, and how its answer is translated. Made by the front."""
+
+    #: The model, and the version that is named; None: the one that serves.
+    model: str
+    version: str | None
+    #: When it came, in nanoseconds of CLOCK_MONOTONIC; 0: when it is asked.
+    started: int
+
+    @property
+    def caller(self) -> Caller:
+        """Who asks, for the log and for traces."""
+
+    def describe(self, exchange: Exchange) -> InferRequest:
+        """The worker's message, made by `exchange.message`. Raises InvalidRequest."""
+
+    def at_hand(self, message: InferRequest) -> Body | None:
+        """The body, if it is small and here; None where `reading` is needed. Raises leaves of ServingError."""
+
+    def reading(self, message: InferRequest) -> AbstractAsyncContextManager[Body]:
+        """The body, however large; it is held within the budget until the end of the block. Raises as `at_hand`."""
+
+    async def translate(self, reply: InferReply, output: Body) -> A:
+        """The answer as the front gives it; what fails here is the request's failure. Raises leaves of ServingError."""
+
+
+class StreamQuestion(Question[A], Protocol[A]):
+    """One that may be answered in pieces."""
+
+    async def forward(self, exchange: Exchange, chunks: Chunks) -> None:
+        """Give all pieces to the client, and tell the exchange how that has ended. Raises leaves of ServingError."""
 
 
 class Inference:
@@ -35,59 +70,75 @@ class Inference:
         self.registry = registry
         self.budget = budget
 
-    def begin(
-        self, name: str, version: str | None, caller: Caller, kind: str, route: str = "", started: int = 0
-    ) -> Exchange:
-        """A request to a model; `version` None: the one that serves. Raises NotFound.
+    async def answer(self, question: Question[A], kind: str, route: str = "") -> tuple[int, InferReply, Body, A]:
+        """The HTTP status of the answer, the worker's reply, its output, and that as the front has translated it.
 
-        `kind` is what the worker is asked for, `route` its name for the counters where that is another one. `started`:
-        when it came, in nanoseconds of CLOCK_MONOTONIC; 0: now.
+        `kind` is what the worker is asked for, `route` its name for the counters where that is another one.
+        Raises leaves of ServingError.
         """
-        found = self.registry.find(name, version)
-        return Exchange(self, found, version is not None, caller, kind, route or kind, started or time.monotonic_ns())
+        with self._begin(question, kind, route) as exchange:
+            message = question.describe(exchange)
+            body = question.at_hand(message)
+            if body is not None:
+                exchange.reply, output = await exchange.version.infer(message, body)
+            else:
+                exchange.version.check_queue()
+                async with question.reading(message) as body:
+                    version = exchange.follow(message)
+                    exchange.reply, output = await version.infer(message, body)
+            del body  # the answer may take a while to be written
+            translated = await question.translate(exchange.reply, output)
+        return exchange.status, exchange.reply, output, translated
 
-    def refuse_early(self, name: str, version: str | None, caller: Caller, route: str, size: int) -> None:
+    async def stream(self, question: StreamQuestion[A], kind: str, route: str = "") -> None:
+        """The same piece by piece, each as it comes. Raises leaves of ServingError."""
+        with self._begin(question, kind, route) as exchange:
+            message = question.describe(exchange)
+            exchange.version.check_queue()
+            async with question.reading(message) as body:
+                chunks = Chunks(exchange.follow(message).infer, message, body)
+                try:
+                    await question.forward(exchange, chunks)
+                finally:
+                    chunks.close()
+
+    def streams(self, question: Question[A]) -> bool:
+        """Whether its model answers in pieces, or nobody knows yet. Raises NotFound."""
+        return self.registry.find(question.model, question.version).may_stream
+
+    def refuse_early(self, question: Question[A], route: str, size: int) -> None:
         """Before a body of `size` bytes (0: unknown) is sent: raises what it would be refused with, and counts that."""
-        found = self.registry.find(name, version)
+        exchange = self._begin(question, route, route)
         try:
-            found.check_queue()
+            exchange.version.check_queue()
             self.budget.check(size)
         except ServingError as error:
-            Exchange(self, found, False, caller, route, route, time.monotonic_ns()).failed(error)
+            exchange.failed(error)
             raise
+
+    def _begin(self, question: Question[A], kind: str, route: str) -> Exchange:
+        version = self.registry.find(question.model, question.version)
+        named = question.version is not None
+        return Exchange(version, named, question.caller, kind, route or kind, question.started)
 
 
 class Exchange:
-    """One request and its answer. A `with` block, whose end is the request's."""
+    """One request under way. A `with` block, whose end is the request's: counted, logged, traced."""
 
-    __slots__ = ("_caller", "_inference", "_named", "_route", "error", "kind", "message", "reply", "started", "version")
+    __slots__ = ("_caller", "_error", "_kind", "_named", "_route", "_started", "reply", "version")
 
-    #: What the worker is told besides the body; made by `describe`.
-    message: InferRequest
-
-    def __init__(
-        self,
-        inference: Inference,
-        version: ModelVersion,
-        named: bool,
-        caller: Caller,
-        kind: str,
-        route: str,
-        started: int,
-    ) -> None:
+    def __init__(self, version: ModelVersion, named: bool, caller: Caller, kind: str, route: str, started: int) -> None:
         self.version = version
-        self.started = started
-        #: How it ended, where that is not an exception which leaves the block: one of the two is to be set in it.
+        #: The worker's, set within the block.
         self.reply: InferReply | None = None
-        self.error: ServingError | None = None
-        self._inference = inference
+        self._error: ServingError | None = None
         self._named = named
         self._caller = caller
-        #: What the worker is asked for; may change until `describe`.
-        self.kind = kind
+        self._kind = kind
         self._route = route
+        self._started = started or time.monotonic_ns()
 
-    def describe(
+    def message(
         self,
         content_type: str = "",
         content_encoding: str = "",
@@ -96,18 +147,18 @@ class Exchange:
         trace_parent: str = "",
         timeout: float | None = None,
     ) -> InferRequest:
-        """Make the worker's message. `timeout`: the client's own, in seconds; the entry's holds where it is shorter.
+        """What the worker is told. `timeout`: the client's own, in seconds; the entry's holds where it is shorter.
 
         All text in it can be encoded as UTF-8.
         """
-        version, received = self.version, self.started / 1e9
+        version, received = self.version, self._started / 1e9
         seconds = version.timeout
         if timeout is not None and timeout < seconds:
             seconds = timeout
         # The dispatcher numbers it. By position, in the order of the fields: twice as fast as by name.
-        self.message = message = InferRequest(
+        message = InferRequest(
             0,
-            self.kind,
+            self._kind,
             received + seconds,
             received,
             content_type,
@@ -123,29 +174,21 @@ class Exchange:
             message.headers = self._caller.headers()
         return message
 
-    def check_queue(self) -> None:
-        """Before a large body is read: raises QueueFull where there is no place for it."""
-        self.version.check_queue()
-
-    def holding(self, size: int) -> AbstractContextManager[Share]:
-        """So many bytes of it are held until the end of this block. Raises QueueFull."""
-        return self._inference.budget.holding(size)
-
-    def follow(self) -> None:
-        """Its body is here at last: what has taken over from its version meanwhile answers it."""
+    def follow(self, message: InferRequest) -> ModelVersion:
+        """Its body is here at last: what answers it, its version or what has taken over from that meanwhile."""
         version = now_serving(self.version, named=self._named)
         if version is not self.version:
             self.version = version
             if version.wants_headers:
-                self.message.headers = self._caller.headers()
+                message.headers = self._caller.headers()
+        return version
 
-    def ask(self, body: Body) -> Awaitable[tuple[InferReply, Body]]:
-        """The worker's answer in one piece. Raises leaves of ServingError."""
-        return self.version.infer(self.message, body)
-
-    def pieces(self, body: Body) -> Chunks:
-        """The worker's answer piece by piece; the caller closes it."""
-        return Chunks(self.version.infer, self.message, body)
+    def end(self, how: InferReply | ServingError) -> None:
+        """How a stream has ended; an error is one that the client was told as part of its answer."""
+        if isinstance(how, InferReply):
+            self.reply = how
+        else:
+            self._error = how
 
     def __enter__(self) -> Exchange:
         return self
@@ -153,13 +196,12 @@ class Exchange:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None or self.error is not None:
-            self.failed(error or self.error)
+        if error is not None or self._error is not None:
+            self.failed(error or self._error)
             return
-        reply = self.reply
+        reply, status = self.reply, self.status
         assert reply is not None, "whoever asks sets how it ended"
-        status = self.status
-        elapsed = time.monotonic_ns() - self.started
+        elapsed = time.monotonic_ns() - self._started
         version, route = self.version, self._route
         if status < 400:
             version.stats.succeed(route, status, elapsed, reply)
@@ -179,7 +221,7 @@ class Exchange:
     def failed(self, error: BaseException | None) -> None:
         """Count, log and trace that it ended with this."""
         assert error is not None
-        elapsed, status = time.monotonic_ns() - self.started, statuses(error).http
+        elapsed, status = time.monotonic_ns() - self._started, statuses(error).http
         version, reply = self.version, self.reply
         version.stats.fail(self._route, status, elapsed)
         own = reply if reply is not None and reply.status >= 400 else None

@@ -63,8 +63,8 @@ class Call(Caller):
     def told(self, status: int, error: BaseException | None) -> str:
         return "OK" if error is None else statuses(error).grpc
 
-    def describe(self, exchange: Exchange, request: pb.ModelInferRequest) -> None:
-        """Tell the worker of one request what the call's metadata and its parameters say. Raises InvalidRequest.
+    def describe(self, exchange: Exchange, request: pb.ModelInferRequest) -> InferRequest:
+        """What the worker is told of one request besides its body. Raises InvalidRequest.
 
         The deadline is the call's own or the entry's, the earlier one.
         """
@@ -78,9 +78,10 @@ class Call(Caller):
                 timeout = own if timeout is None else min(timeout, own)
             if PRIORITY in self._ours:
                 priority = priority_of(self._ours[PRIORITY])
-        message = exchange.describe(trace_parent=self.trace_parent, timeout=timeout)
+        message = exchange.message(trace_parent=self.trace_parent, timeout=timeout)
         if priority != message.priority:
             message.priority = priority
+        return message
 
 
 def _priority(request: pb.ModelInferRequest) -> int:

@@ -8,9 +8,9 @@ next one, because only then it is known not to be the last. Made by `service.py`
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 import orjson
@@ -18,13 +18,15 @@ import orjson
 from ...protocol.codec import Body
 from ...protocol.errors import ServingError, from_wire
 from ...protocol.kinds import INFER, STREAM
+from ...protocol.messages import InferReply, InferRequest
 from ...protocol.statuses import code_of_status
+from ..dataplane.budget import SMALL, Budget
 from ..dataplane.inference import Exchange, Inference
 from ..dataplane.statuses import statuses
 from ..dispatch.streams import Chunk, Chunks
-from ..models.states import ModelState
+from ..models.version import ModelVersion
 from ..telemetry.counters import Counters
-from .call import LARGE, REQUEST_ID, Call, Context, abort, aside, parse
+from .call import REQUEST_ID, Call, Context, abort, aside, parse
 from .codec import is_raw, respond, to_response, to_wire
 from .generated import open_inference_pb2 as pb
 
@@ -52,10 +54,9 @@ class GrpcInference:
         """One request, one answer."""
         call = Call(context)
         try:
-            asked = _Asked(message)
-            await asked.parse()
-            with self._begin(asked, call, UNARY) as exchange:
-                answer = await _whole(asked, call, exchange, respond)
+            question = GrpcQuestion(call, self._inference.budget, respond)
+            await question.parse(message)
+            _, _, _, answer = await self._inference.answer(question, INFER, UNARY)
         except Exception as error:
             await abort(context, error, self._counters, call)
         if call.known_id is not None:
@@ -67,110 +68,95 @@ class GrpcInference:
         call = Call(context)
         await context.send_initial_metadata(((REQUEST_ID, call.id),))
         async for message in messages:
-            asked = _Asked(message)
+            question = StreamedQuestion(call, self._inference.budget, context)
             try:
-                await asked.parse()
-                with self._begin(asked, call, STREAMED) as exchange:
-                    version = exchange.version
-                    if version.streams or version.state is not ModelState.READY:  # then nobody knows yet
-                        await _Pieces(asked, call, exchange, context).send_all()
-                    else:
-                        await context.write(await _whole(asked, call, exchange, _final))
+                await question.parse(message)
+                if self._inference.streams(question):
+                    await self._inference.stream(question, STREAM, STREAMED)
+                else:
+                    _, _, _, answer = await self._inference.answer(question, INFER, STREAMED)
+                    await context.write(answer)
             except ServingError as error:
                 self._counters.grpc_error(statuses(error).grpc)
-                await context.write(_error(asked.request, error))
+                await context.write(_error(question.request, error))
             except Exception as error:
                 await abort(context, error, self._counters, call)
 
-    def _begin(self, asked: _Asked, call: Call, route: str) -> Exchange:
-        request = asked.request
-        return self._inference.begin(
-            request.model_name, request.model_version or None, call, INFER, route, asked.started
-        )
 
+class GrpcQuestion:
+    """One request of a call, as the data plane asks it (`dataplane.inference.Question`); `parse` it first."""
 
-class _Asked:
-    """One request: its message, parsed by `parse`."""
-
-    __slots__ = ("_message", "raw", "request", "size", "started")
-
-    def __init__(self, message: bytes) -> None:
-        self.started = time.monotonic_ns()
-        self.size = len(message)
-        self.raw = True
+    def __init__(self, call: Call, budget: Budget, make: Respond) -> None:
+        """`make`: the bytes of the answer's message."""
+        self.caller = call
         self.request = _NOTHING
-        self._message = message
+        self.model = ""
+        self.version: str | None = None
+        self.started = time.monotonic_ns()
+        self._budget = budget
+        self._make = make
+        self._size = 0
+        self._raw = True
 
-    async def parse(self) -> None:
+    async def parse(self, message: bytes) -> None:
         """Raises InvalidRequest."""
-        self.request = await aside(self.size, parse, pb.ModelInferRequest, self._message)
-        self.raw = is_raw(self.request)
-        self._message = b""
+        self._size = len(message)
+        self.request = request = await aside(self._size, parse, pb.ModelInferRequest, message)
+        self.model, self.version = request.model_name, request.model_version or None
+        self._raw = is_raw(request)
 
-    async def to_worker(self, exchange: Exchange) -> Body:
-        """The body for the worker, whose message is told how it begins. Raises InvalidRequest and QueueFull."""
-        if self.size <= LARGE:
-            body, exchange.message.json_size = to_wire(self.request)
-        else:
-            exchange.check_queue()
-            body, exchange.message.json_size = await asyncio.to_thread(to_wire, self.request)
-            exchange.follow()
+    def describe(self, exchange: Exchange) -> InferRequest:
+        return self.caller.describe(exchange, self.request)
+
+    def at_hand(self, message: InferRequest) -> Body | None:
+        if self._size > SMALL:
+            return None
+        body, message.json_size = to_wire(self.request)
         return body
 
+    @asynccontextmanager
+    async def reading(self, message: InferRequest) -> AsyncIterator[Body]:
+        """The message is here already: it is held, and translated, in a thread where it is large."""
+        with self._budget.holding(self._size):
+            body, message.json_size = await aside(self._size, to_wire, self.request)
+            yield body
 
-async def _whole(asked: _Asked, call: Call, exchange: Exchange, make: Respond) -> bytes:
-    """The answer in one piece. Raises leaves of ServingError."""
-    call.describe(exchange, asked.request)
-    with exchange.holding(asked.size):
-        exchange.reply, output = await exchange.ask(await asked.to_worker(exchange))
-    reply = exchange.reply
-    if reply.status >= 400:
-        raise _error_of(reply.status, output)
-    if len(output) <= LARGE:
-        return make(output, reply.json_size, raw=asked.raw)
-    return await asyncio.to_thread(make, output, reply.json_size, raw=asked.raw)
+    async def translate(self, reply: InferReply, output: Body) -> bytes:
+        if reply.status >= 400:
+            raise _error_of(reply.status, output)
+        return await aside(len(output), self._make, output, reply.json_size, raw=self._raw)
 
 
-class _Pieces:
-    """The answer as a response per piece, to a request of a stream."""
+class StreamedQuestion(GrpcQuestion):
+    """One request of a stream; its answer is a response, or one per piece."""
 
-    def __init__(self, asked: _Asked, call: Call, exchange: Exchange, context: Context) -> None:
-        self._asked = asked
-        self._call = call
-        self._exchange = exchange
+    def __init__(self, call: Call, budget: Budget, context: Context) -> None:
+        super().__init__(call, budget, _final)
         self._context = context
 
-    async def send_all(self) -> None:
-        """Raises leaves of ServingError."""
-        exchange = self._exchange
-        exchange.kind = STREAM
-        self._call.describe(exchange, self._asked.request)
-        with exchange.holding(self._asked.size):
-            chunks = exchange.pieces(await self._asked.to_worker(exchange))
-            try:
-                last = await self._forward(chunks)
-                try:
-                    exchange.reply, rest = await chunks.end()
-                    if exchange.reply.status >= 400:
-                        raise _error_of(exchange.reply.status, rest)
-                except ServingError:
-                    await self._send(last, final=False)
-                    raise
-                if last is not None:
-                    await self._send(last, final=True)
-                elif self._wants_empty_final():
-                    await self._context.write(self._empty_final())
-            finally:
-                chunks.close()
+    async def forward(self, exchange: Exchange, chunks: Chunks) -> None:
+        last = await self._forward_all(exchange, chunks)
+        try:
+            reply, rest = await chunks.end()
+            exchange.end(reply)
+            if reply.status >= 400:
+                raise _error_of(reply.status, rest)
+        except ServingError:
+            await self._send(last, final=False)
+            raise
+        if last is not None:
+            await self._send(last, final=True)
+        elif self._wants_empty_final():
+            await self._context.write(self._empty_final(exchange.version))
 
-    async def _forward(self, chunks: Chunks) -> Chunk | None:
+    async def _forward_all(self, exchange: Exchange, chunks: Chunks) -> Chunk | None:
         """Send all pieces but the one that may be the last; where the client wants to know the end otherwise, all."""
         held: Chunk | None = None
         while found := await chunks.take():
             for chunk in found:
                 await self._send(held, final=False)
                 held = chunk
-            if self._exchange.version.streams and self._wants_empty_final():
+            if exchange.version.streams and self._wants_empty_final():
                 await self._send(held, final=False)
                 held = None
         return held
@@ -178,16 +164,14 @@ class _Pieces:
     async def _send(self, chunk: Chunk | None, *, final: bool) -> None:
         if chunk is not None:
             make = _final if final else _not_final
-            body = await aside(len(chunk.body), make, chunk.body, chunk.json_size, raw=self._asked.raw)
-            await self._context.write(body)
+            await self._context.write(await aside(len(chunk.body), make, chunk.body, chunk.json_size, raw=self._raw))
 
     def _wants_empty_final(self) -> bool:
-        parameters = self._asked.request.parameters
+        parameters = self.request.parameters
         return EMPTY_FINAL in parameters and parameters[EMPTY_FINAL].bool_param
 
-    def _empty_final(self) -> bytes:
-        name, version = self._exchange.version.name, self._exchange.version.version
-        response = pb.ModelInferResponse(model_name=name, model_version=version, id=self._asked.request.id)
+    def _empty_final(self, version: ModelVersion) -> bytes:
+        response = pb.ModelInferResponse(model_name=version.name, model_version=version.version, id=self.request.id)
         return _marked(response, final=True)
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.web_request import Request
@@ -13,7 +14,8 @@ from multidict import istr
 
 from ...protocol.codec import Body
 from ...protocol.errors import InvalidRequest, ServingError
-from ...protocol.messages import InferReply
+from ...protocol.messages import InferReply, InferRequest
+from ..dataplane.budget import Budget
 from ..dataplane.inference import Exchange, Inference, client_timeout
 from ..dispatch.queue import priority_of
 from .bodies import read_body, small_body
@@ -33,44 +35,92 @@ MAX_DIGITS = 15
 Handler = Callable[[Request], Awaitable[web.StreamResponse]]
 
 
+class HttpQuestion(HttpCaller):
+    """An HTTP request to a model, as the data plane asks it (`dataplane.inference.Question`)."""
+
+    started = 0
+
+    def __init__(self, request: Request, budget: Budget, model: str | None = None) -> None:
+        """`model`: where the path names none."""
+        super().__init__(request)
+        match = request.match_info
+        self.model = match["model"] if model is None else model
+        self.version = match.get("version")
+        self._request: Request = request
+        self._budget = budget
+
+    @property
+    def caller(self) -> HttpCaller:
+        return self
+
+    def describe(self, exchange: Exchange) -> InferRequest:
+        """What the headers and the query say. Raises InvalidRequest.
+
+        The deadline is the entry's timeout after the arrival, or the client's own (`X-Request-Timeout: 250ms`) when
+        that is shorter; `X-Request-Priority: 1` goes before others in the queue.
+        """
+        request = self._request
+        header = request.headers.get
+        content_type = header(hdrs.CONTENT_TYPE, "")
+        encoding = header(hdrs.CONTENT_ENCODING, "")
+        accept = header(hdrs.ACCEPT, "")
+        accept_encoding = header(hdrs.ACCEPT_ENCODING, "")
+        trace = header(TRACE_PARENT, "")
+        if not (
+            content_type.isascii()
+            and encoding.isascii()
+            and accept.isascii()
+            and accept_encoding.isascii()
+            and trace.isascii()
+        ):
+            names = "Content-Type, Content-Encoding, Accept, Accept-Encoding and traceparent"
+            raise InvalidRequest(f"{names} must be ASCII")
+        own = header(X_REQUEST_TIMEOUT)
+        timeout = None if own is None else client_timeout(own, X_REQUEST_TIMEOUT)
+        message = exchange.message(content_type, encoding, accept, accept_encoding, trace, timeout)
+        size = header(JSON_SIZE)
+        if size is not None:
+            message.json_size = _json_size(size)
+        priority = header(X_REQUEST_PRIORITY)
+        if priority is not None:
+            message.priority = priority_of(priority)
+        url = request.rel_url
+        if url.raw_query_string:
+            message.query = dict(url.query)
+        return message
+
+    def at_hand(self, message: InferRequest) -> Body | None:
+        return small_body(self._request, self._budget)
+
+    def reading(self, message: InferRequest) -> AbstractAsyncContextManager[Body]:
+        return read_body(self._request, self._budget, message.deadline)
+
+    async def translate(self, reply: InferReply, output: Body) -> dict[str, str]:
+        """The answer's headers."""
+        return _headers_of(reply)
+
+
 class HttpFront:
     """Has models answer HTTP requests; `kind` is what the worker is asked for."""
 
     def __init__(self, inference: Inference) -> None:
         self.inference = inference
 
-    def begin(self, request: Request, kind: str, model: str | None = None) -> Exchange:
-        """The exchange of the model and version in the path, or of `model`. Raises NotFound."""
-        match = request.match_info
-        name = match["model"] if model is None else model
-        return self.inference.begin(name, match.get("version"), HttpCaller(request), kind)
-
     async def answer(self, request: Request, kind: str, model: str | None = None) -> web.StreamResponse:
-        """The model's answer to this request. Raises leaves of ServingError."""
-        with self.begin(request, kind, model) as exchange:
-            describe(exchange, request)
-            body = small_body(request, self.inference.budget)
-            if body is not None:
-                exchange.reply, output = await exchange.ask(body)
-            else:
-                exchange.check_queue()
-                async with read_body(request, self.inference.budget, exchange.message.deadline) as body:
-                    exchange.follow()
-                    exchange.reply, output = await exchange.ask(body)
-            del body  # the answer may take a while to be written
-            reply = exchange.reply
-            headers = _headers_of(reply)
-        return await _respond(request, exchange.status, headers, reply, output)
+        """The answer of the model in the path, or of `model`. Raises leaves of ServingError."""
+        question = HttpQuestion(request, self.inference.budget, model)
+        status, reply, output, headers = await self.inference.answer(question, kind)
+        return await _respond(request, status, headers, reply, output)
 
     def route(self, path: str, handler: Handler, kind: str) -> web.RouteDef:
         """POST to a model; who waits for leave to send a body is told early what it would be refused with."""
 
         async def expect(request: Request) -> None:
-            match, size = request.match_info, request.content_length or 0
-            if "model" in match:
-                self.inference.refuse_early(match["model"], match.get("version"), HttpCaller(request), kind, size)
+            budget, size = self.inference.budget, request.content_length or 0
+            if "model" in request.match_info:
+                self.inference.refuse_early(HttpQuestion(request, budget), kind, size)
             else:
-                self.inference.budget.check(size)
+                budget.check(size)
             if request.version < HttpVersion11:
                 return  # such a client knows no interim answers
             if request.headers["Expect"].lower() != "100-continue":
@@ -79,40 +129,6 @@ class HttpFront:
             request.writer.output_size = 0  # the answer has not begun yet
 
         return web.post(path, handler, expect_handler=expect)
-
-
-def describe(exchange: Exchange, request: web.BaseRequest) -> None:
-    """Tell the worker of the request what its headers and its query say. Raises InvalidRequest.
-
-    The deadline is the entry's timeout after the arrival, or the client's own (`X-Request-Timeout: 250ms`) when that is
-    shorter; `X-Request-Priority: 1` goes before others in the queue. All text in the message can be encoded as UTF-8.
-    """
-    header = request.headers.get
-    content_type = header(hdrs.CONTENT_TYPE, "")
-    encoding = header(hdrs.CONTENT_ENCODING, "")
-    accept = header(hdrs.ACCEPT, "")
-    accept_encoding = header(hdrs.ACCEPT_ENCODING, "")
-    trace = header(TRACE_PARENT, "")
-    if not (
-        content_type.isascii()
-        and encoding.isascii()
-        and accept.isascii()
-        and accept_encoding.isascii()
-        and trace.isascii()
-    ):
-        raise InvalidRequest("Content-Type, Content-Encoding, Accept, Accept-Encoding and traceparent must be ASCII")
-    own = header(X_REQUEST_TIMEOUT)
-    timeout = None if own is None else client_timeout(own, X_REQUEST_TIMEOUT)
-    message = exchange.describe(content_type, encoding, accept, accept_encoding, trace, timeout)
-    size = header(JSON_SIZE)
-    if size is not None:
-        message.json_size = _json_size(size)
-    priority = header(X_REQUEST_PRIORITY)
-    if priority is not None:
-        message.priority = priority_of(priority)
-    url = request.rel_url
-    if url.raw_query_string:
-        message.query = dict(url.query)
 
 
 def _json_size(text: str) -> int:

@@ -17,10 +17,10 @@ from aiohttp.web_request import Request
 from ...protocol.errors import InvalidRequest, ServingError
 from ...protocol.kinds import GENERATE, GENERATE_STREAM, STREAM
 from ...protocol.messages import InferReply
+from ..dataplane.inference import Exchange
 from ..dispatch.streams import Chunk, Chunks
-from .bodies import read_body
-from .errors import X_REQUEST_ID, HttpCaller
-from .inference import HttpFront, describe
+from .errors import X_REQUEST_ID
+from .inference import HttpFront, HttpQuestion
 
 
 class StreamRoutes:
@@ -50,41 +50,42 @@ class StreamRoutes:
         return await self._front.answer(request, GENERATE)
 
     async def _stream(self, request: Request, kind: str) -> web.StreamResponse:
-        with self._front.begin(request, kind) as exchange:
-            describe(exchange, request)
-            exchange.check_queue()
-            async with read_body(request, self._front.inference.budget, exchange.message.deadline) as body:
-                exchange.follow()
-                chunks = exchange.pieces(body)
-                try:
-                    response, end = await _send(request, chunks)
-                finally:
-                    chunks.close()
-            if isinstance(end, InferReply):
-                exchange.reply = end
-            else:
-                exchange.error = end
-        return response
+        question = _StreamedQuestion(request, self._front.inference.budget)
+        await self._front.inference.stream(question, kind)
+        assert question.response is not None
+        return question.response
 
 
-async def _send(request: Request, chunks: Chunks) -> tuple[web.StreamResponse, InferReply | ServingError]:
-    """The answer, and how it ended: what fails once the answer has begun is an event of it."""
-    found = await chunks.take()
-    if not found:
-        reply, body = await chunks.end()  # raises what the whole request failed with
-        if reply.status >= 400:
-            headers = {hdrs.CONTENT_TYPE: reply.content_type}
-            return web.Response(body=bytes(body), status=reply.status, headers=headers), reply
-    events = _events(found)
-    stream = web.StreamResponse(
-        headers={
-            hdrs.CONTENT_TYPE: "text/event-stream",
-            hdrs.CACHE_CONTROL: "no-cache",
-            "X-Accel-Buffering": "no",
-            X_REQUEST_ID: HttpCaller(request).id,  # an error may still come
-        }
-    )
-    await stream.prepare(request)
+class _StreamedQuestion(HttpQuestion):
+    """A request that is answered with events; `response` has been sent when it has ended well."""
+
+    response: web.StreamResponse | None = None
+
+    async def forward(self, exchange: Exchange, chunks: Chunks) -> None:
+        """What fails once the answer has begun is an event of it."""
+        found = await chunks.take()
+        if not found:
+            reply, body = await chunks.end()  # raises what the whole request failed with
+            if reply.status >= 400:
+                headers = {hdrs.CONTENT_TYPE: reply.content_type}
+                self.response = web.Response(body=bytes(body), status=reply.status, headers=headers)
+                exchange.end(reply)
+                return
+        self.response = web.StreamResponse(
+            headers={
+                hdrs.CONTENT_TYPE: "text/event-stream",
+                hdrs.CACHE_CONTROL: "no-cache",
+                "X-Accel-Buffering": "no",
+                X_REQUEST_ID: self.id,  # an error may still come
+            }
+        )
+        events = _events(found)
+        await self.response.prepare(self._request)
+        exchange.end(await _send(self.response, events, chunks))
+
+
+async def _send(stream: web.StreamResponse, events: bytes, chunks: Chunks) -> InferReply | ServingError:
+    """The events, and how they ended."""
     end: InferReply | ServingError
     try:
         while events:
@@ -97,7 +98,7 @@ async def _send(request: Request, chunks: Chunks) -> tuple[web.StreamResponse, I
     if events:
         await stream.write(events)
     await stream.write_eof()
-    return stream, end
+    return end
 
 
 def _events(chunks: list[Chunk]) -> bytes:

@@ -183,6 +183,11 @@ class ModelVersion:
         return life.state is ModelState.READY
 
     @property
+    def may_stream(self) -> bool:
+        """Whether it answers in pieces; nobody knows before its worker has said so."""
+        return self.streams or self._life.state is not ModelState.READY
+
+    @property
     def serves(self) -> bool:
         """Whether it may answer requests that name no version."""
         return self._life.role is Role.SERVING

@@ -77,6 +77,10 @@ class Model:
         self.asked: list[tuple[InferRequest, Any]] = []
 
     @property
+    def may_stream(self) -> bool:
+        return self.streams or self.state is not ModelState.READY
+
+    @property
     def ready(self) -> bool:
         return self.state is ModelState.READY
 
