@@ -40,8 +40,8 @@ _LOGIN = re.compile(r"://([^/\s'\"]+)@")
 _QUOTED = r"[bru]?(?P<mark>\\{0,3}[\"'])(?P<value>(?:(?!(?P=mark))(?:\\.|.))+)"
 _BARE = r"(?!(?:none|null|true|false)\b|[bru]?\\{0,3}[\"'])(?P<value>[^\s'\"&]+)"
 _SPACE = r"[ \t]*"
-#: A name in quotes or without, and not the end of a longer one.
-_NAME = rf"(?:(?P<quote>\\{{0,3}}[\"'])|(?<![\w.-]))[\w.-]*?{_SECRET}(?(quote)(?P=quote)){_SPACE}"
+#: A name in quotes or without, not the end of a longer one, and not in the query of a URL, which has a rule of its own.
+_NAME = rf"(?:(?P<quote>\\{{0,3}}[\"'])|(?<![\w.?&-]))[\w.-]*?{_SECRET}(?(quote)(?P=quote)){_SPACE}"
 #: "the token: <eof>" is prose, "x-auth-token: <eof>" is not.
 _COMPOUND = rf"(?<![\w.-])(?=\w*[_.-])[\w.-]*?{_SECRET}{_SPACE}"
 _SCHEME = r"(?:basic|bearer|token|negotiate|apikey)"

@@ -79,6 +79,8 @@ def test_what_only_looks_like_a_secret_is_unchanged(text: str) -> None:
         ("GET http://me:pa%20ss@host:5000/x failed", "GET http://***@host:5000/x failed"),
         ("https://user:p@ss@host/", "https://***@host/"),
         ("s3://b/k?X-Amz-Signature=abc&x=1#sha256=12", "s3://b/k?X-Amz-Signature=***&x=1#sha256=12"),
+        ("s3://b/k?x=1&token=abc#sha256=12", "s3://b/k?x=1&token=***#sha256=12"),
+        ("password=a#b", "password=***"),
         ("Authorization: Bearer eyJhbGciOi.eyJzdWIiOi.abc-_", "Authorization: Bearer ***"),
         ("Authorization: Bearer short", "Authorization: Bearer ***"),
         ("a Bearer eyJhbGciOi.eyJzdWIiOi.abc-_ was refused", "a Bearer *** was refused"),
