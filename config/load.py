@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..protocol.errors import ConfigError
+from ..protocol.model_cache import default_state_dir
 from ..protocol.signature import MLMODEL
 from ..protocol.uris import has_scheme
 from . import overrides
@@ -21,7 +22,7 @@ from .entries import EntryDefaults
 from .fields import FromShell
 from .problems import Problems, hint, keys_of
 from .reader import EntryReader, merge
-from .server import ServerSettings, default_state_dir
+from .server import ServerSettings
 from .settings import ConfigFile, Settings
 from .yaml_lines import Document, parse
 

@@ -5,20 +5,15 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
+from ..protocol.model_cache import default_state_dir
 from .fields import NAME_PATTERN, AnyCase, FromShell, Listed, LocalPath, Name, NoBool, Section
 from .quantities import Duration, PositiveSize, Size
 
 ADMIN_PORT = 8081
-
-
-def default_state_dir(environ: Mapping[str, str]) -> str:
-    """`$XDG_CACHE_HOME/modelhub`, else `~/.cache/modelhub`."""
-    return os.path.join(environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "modelhub")
 
 
 def _state_dir() -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ...protocol.errors import LoadError
+from ...protocol.locks import open_lock, try_lock
 
 _COMPLETE = ".complete"
 _USED = ".used"
@@ -102,7 +102,7 @@ class Store:
         for found in self.finished():
             if time.time() - found.last_used < unused_seconds:
                 continue
-            with _try_lock(found.path / _USED) as free:
+            with _free(found.path / _USED) as free:
                 if not free:
                     in_use.append(found)
                     continue
@@ -136,8 +136,8 @@ class Store:
         except OSError:
             return False
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            replaced = not os.path.samestat(os.fstat(descriptor), os.stat(path))
+            held = try_lock(descriptor, shared=True)
+            replaced = not held or not os.path.samestat(os.fstat(descriptor), os.stat(path))
         except OSError:
             replaced = True
         if replaced:
@@ -150,11 +150,11 @@ class Store:
 
     @contextlib.asynccontextmanager
     async def _turn(self, key: str, waiting: Callable[[], None]) -> AsyncIterator[None]:
-        descriptor = await asyncio.to_thread(self._open_lock, key)
+        descriptor = await asyncio.to_thread(open_lock, self.root / ".locks" / key)
         try:
             pause, longest = _POLL_SECONDS
             told = False
-            while not _locked(descriptor):
+            while not try_lock(descriptor):
                 if not told:
                     waiting()
                     told = True
@@ -163,11 +163,6 @@ class Store:
             yield
         finally:
             os.close(descriptor)
-
-    def _open_lock(self, key: str) -> int:
-        locks = self.root / ".locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        return os.open(locks / key, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _finish(self, key: str, work: Path, facts: dict[str, Any]) -> None:
         (work / _USED).touch()
@@ -193,13 +188,13 @@ class Store:
             if key == own_key:
                 shutil.rmtree(entry, ignore_errors=True)
                 continue
-            with _try_lock(self.root / ".locks" / key) as free:
+            with _free(self.root / ".locks" / key) as free:
                 if free:
                     shutil.rmtree(entry, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _try_lock(path: Path) -> Iterator[bool]:
+def _free(path: Path) -> Iterator[bool]:
     """An exclusive lock if nobody else has one; yields whether it was got."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -207,14 +202,6 @@ def _try_lock(path: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        yield _locked(descriptor)
+        yield try_lock(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

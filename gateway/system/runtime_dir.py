@@ -6,11 +6,12 @@ one that starts removes it; systemd-tmpfiles, too, leaves alone what is locked.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
 from pathlib import Path
+
+from ...protocol.locks import try_lock
 
 #: A Unix socket's path holds 107 bytes; the longest name made below it takes this many.
 ROOM = 40
@@ -48,10 +49,9 @@ def _lock(path: Path) -> int | None:
     except OSError:
         return None
     try:
-        if os.fstat(descriptor).st_uid == os.geteuid():
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
+        if os.fstat(descriptor).st_uid == os.geteuid() and try_lock(descriptor):
+            return descriptor  # else another gateway's, which lives
     except OSError:
-        pass  # another gateway's, which lives
+        pass
     os.close(descriptor)
     return None

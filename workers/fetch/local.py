@@ -2,26 +2,24 @@
 
 A gateway's worker never comes here: its model was fetched for it. In a script `load()` does, and then a
 forked child does the asking and downloading: it holds the credentials, its threads and connections end
-with it, and the script stays a process that can be forked. The folder is the same cache that gateways
-use, with the same layout and locks (gateway/artifacts/store.py).
+with it, and the script stays a process that can be forked. The folder is in the same cache that gateways
+use (protocol/model_cache.py).
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import os
-import shutil
 import sys
-from typing import Any, Dict, NamedTuple, Tuple
+from typing import Any, Dict, NamedTuple
 
 from ...protocol.errors import BY_CODE, LoadError, NotFound, ServingError
+from ...protocol.locks import wait_for_lock
+from ...protocol.model_cache import ModelCache, default_state_dir
 from ...protocol.redaction import Redactor, without_userinfo
+from ...protocol.signature import MLMODEL
 from ...protocol.uris import path_of
 from .. import linux
-
-_MLMODEL = "MLmodel"
 
 
 class LocalModel(NamedTuple):
@@ -34,15 +32,19 @@ def ensure_local(uri: str) -> LocalModel:
     path = path_of(uri)
     if path is not None:
         path = os.path.abspath(path)
-        if not os.path.isfile(os.path.join(path, _MLMODEL)):
-            raise LoadError(f"{uri} is no MLflow model: there is no file {path}/{_MLMODEL}")
+        if not os.path.isfile(os.path.join(path, MLMODEL)):
+            raise LoadError(f"{uri} is no MLflow model: there is no file {path}/{MLMODEL}")
         return LocalModel(path, "")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # A process with threads must not be forked; it will start its workers another way, too.
-    found = _in_child(uri) if linux.tasks() == 1 else _fetch(uri)
-    _hold(found.path)
-    return found
+    cache = _cache()
+    while True:
+        # A process with threads must not be forked; it will start its workers another way, too.
+        found = _in_child(uri) if linux.tasks() == 1 else _fetch(uri)
+        # The lock stays open: no gateway deletes this model as long as this process lives.
+        if cache.hold(os.path.basename(found.path)) is not None:
+            return found
+        # a gateway has deleted it in between
 
 
 def _in_child(uri: str) -> LocalModel:
@@ -91,7 +93,7 @@ def _fetch(uri: str) -> LocalModel:
         if model_source.uses_tracking_server(uri):
             _log_in(redactor)
         version, source = model_source.resolve(uri)
-        return LocalModel(_cached(source), version)
+        return LocalModel(_cached(source, redactor.clean(source), version), version)
     except ServingError as error:
         raise type(error)(redactor.clean(error.message), retry_after=error.retry_after) from None
     except Exception as error:
@@ -108,66 +110,36 @@ def _server() -> str:
 
 def _log_in(redactor: Redactor) -> None:
     """With ModelHub, the tracking server's address and credentials come from its API."""
-    from .modelhub import ModelHub, settings_from_environment
+    from .modelhub import hub_from_environment
 
-    settings = settings_from_environment(os.environ)
-    if settings is None:
-        return
-    redactor.add(settings.client_secret)
-    access = ModelHub(settings, on_secret=redactor.add).tracking()
-    os.environ["MLFLOW_TRACKING_URI"] = access.uri
-    os.environ["MLFLOW_TRACKING_USERNAME"] = access.username
-    os.environ["MLFLOW_TRACKING_PASSWORD"] = access.password
+    hub = hub_from_environment(redactor.add)
+    if hub is not None:
+        hub.log_in()
 
 
-# ---- the cache ------------------------------------------------------------------------------------
+def _cache() -> ModelCache:
+    """The one that gateways have."""
+    state = os.environ.get("MODELHUB_SERVER_STATE_DIR") or default_state_dir(os.environ)
+    return ModelCache(os.path.abspath(state), "MODELHUB_SERVER_STATE_DIR")
 
 
-def _root() -> str:
-    state = os.environ.get("MODELHUB_SERVER_STATE_DIR")
-    if not state:
-        cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-        state = os.path.join(cache, "modelhub")
-    return os.path.join(os.path.abspath(state), "artifacts")
-
-
-def _places(root: str, key: str) -> Tuple[str, str, str]:
-    return os.path.join(root, key), os.path.join(root, ".part", key), os.path.join(root, ".index", key)
-
-
-def _cached(source: str) -> str:
+def _cached(source: str, named: str, version: str) -> str:
+    """The model's folder, downloaded unless it is there; `named`: its source without secrets."""
     from . import mlflow as model_source
 
-    key = hashlib.sha256(source.encode()).hexdigest()[:32]
-    target, part, record = _places(_root(), key)
+    cache = _cache()
+    key = cache.key_of(named)
+    lock = cache.hold(key)
     try:
-        os.makedirs(os.path.dirname(record), exist_ok=True)
-        lock = os.open(record, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise LoadError(f"{record} cannot be written ({error.strerror}): set MODELHUB_SERVER_STATE_DIR") from None
-    try:
-        if os.path.isfile(os.path.join(target, _MLMODEL)):
-            os.utime(lock)
-            return target
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.path.isfile(os.path.join(target, _MLMODEL)):
-            return target  # another process was faster
-        for leftover in (target, part, part + ".part"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        os.makedirs(os.path.dirname(part), exist_ok=True)
-        print(f"downloading {source.partition('#')[0]}", file=sys.stderr, flush=True)
-        model_source.download(source, part, lambda done, total: None)
-        size = sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(part) for name in names)
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, json.dumps({"source": source, "version": "", "bytes": size}).encode(), 0)
-        os.rename(part, target)
-        return target
+        if lock is None:
+            lock = cache.open(key)
+            wait_for_lock(lock)
+            if not cache.is_whole(key):  # else another process was faster
+                cache.clear(key)
+                print(f"downloading {named.partition('#')[0]}", file=sys.stderr, flush=True)
+                model_source.download(source, cache.part(key), lambda done, total: None)
+                cache.publish(key, lock, named, version)
+        return cache.path(key)
     finally:
-        os.close(lock)
-
-
-def _hold(path: str) -> None:
-    """Keep gateways from deleting this model as long as this process lives."""
-    root, key = os.path.split(path)
-    lock = os.open(_places(root, key)[2], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_SH)
+        if lock is not None:
+            os.close(lock)

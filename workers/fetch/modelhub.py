@@ -15,6 +15,7 @@ import base64
 import binascii
 import http.client
 import json
+import os
 import threading
 import time
 import urllib.error
@@ -95,6 +96,15 @@ def settings_from_environment(environment: Mapping[str, str]) -> Optional[ModelH
     return ModelHubSettings(base_url, client_id, client_secret, copilot_id)
 
 
+def hub_from_environment(on_secret: Callable[[str], None]) -> Optional[ModelHub]:
+    """The ModelHub of this process's environment, which tells its secrets; None and ConfigError as above."""
+    settings = settings_from_environment(os.environ)
+    if settings is None:
+        return None
+    on_secret(settings.client_secret)
+    return ModelHub(settings, on_secret=on_secret)
+
+
 class ModelHub:
     """Logs in when first asked, and again shortly before the token ends. Thread-safe."""
 
@@ -125,6 +135,13 @@ class ModelHub:
         """A token that is good for a while. Raises LoadError or NotReady."""
         with self._lock:
             return self._current_token()
+
+    def log_in(self) -> None:
+        """Put the tracking server's address and current credentials where MLflow looks for them."""
+        access = self.tracking()
+        os.environ["MLFLOW_TRACKING_URI"] = access.uri
+        os.environ["MLFLOW_TRACKING_USERNAME"] = access.username
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = access.password
 
     def tracking(self) -> TrackingAccess:
         """The tracking server's address and credentials, asked anew with every token. Raises LoadError or NotReady."""

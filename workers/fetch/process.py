@@ -39,7 +39,7 @@ from ...protocol.messages import (
 )
 from ...protocol.redaction import Redactor, without_userinfo
 from . import mlflow as model_source
-from .modelhub import ModelHub, settings_from_environment
+from .modelhub import ModelHub, hub_from_environment
 from .redaction import redact_standard_streams
 
 THREADS = 4
@@ -119,18 +119,12 @@ class Fetcher:
         raise LoadError(f"the fetcher does not know the request {type(request).__name__}")
 
     def _log_in(self) -> None:
-        """With ModelHub, put the tracking server's address and current credentials where MLflow looks for them."""
+        """With ModelHub, where there is one."""
         with self._login:
             if self._hub is None:
-                settings = settings_from_environment(os.environ)
-                if settings is None:
-                    return
-                self._redactor.add(settings.client_secret)
-                self._hub = ModelHub(settings, on_secret=self._redactor.add)
-            access = self._hub.tracking()
-            os.environ["MLFLOW_TRACKING_URI"] = access.uri
-            os.environ["MLFLOW_TRACKING_USERNAME"] = access.username
-            os.environ["MLFLOW_TRACKING_PASSWORD"] = access.password
+                self._hub = hub_from_environment(self._redactor.add)
+            if self._hub is not None:
+                self._hub.log_in()
 
     def _send(self, reply: Message) -> None:
         frame = pack(reply)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import subprocess
@@ -91,7 +90,7 @@ async def test_a_caller_that_is_cancelled_while_it_takes_hold_holds_nothing(
     store = ArtifactStore(tmp_path, 1, fetcher)
     (await store.ensure("models:/echo/1")).release()
     asking = threading.Event()
-    hold = store._hold
+    hold = store._cache.hold
 
     def slowly(key: str) -> int | None:
         found = hold(key)
@@ -99,12 +98,12 @@ async def test_a_caller_that_is_cancelled_while_it_takes_hold_holds_nothing(
         threading.Event().wait(0.1)
         return found
 
-    store._hold = slowly  # type: ignore[method-assign]
+    store._cache.hold = slowly  # type: ignore[method-assign]
     caller = asyncio.create_task(store.ensure("models:/echo/1"))
     await asyncio.to_thread(asking.wait)
     caller.cancel()
     await asyncio.wait({caller})
-    await asyncio.to_thread(until, lambda: not (cached(tmp_path) and store._prune() == 0), 5)
+    await asyncio.to_thread(until, lambda: not (cached(tmp_path) and store._cache.prune(1, str) == 0), 5)
     assert cached(tmp_path) == set(), "nothing holds it any more"
 
 
@@ -246,7 +245,7 @@ async def test_a_download_that_was_broken_off_goes_with_the_next(tmp_path: Path)
     parts = tmp_path / "artifacts" / ".part"
     for name in ("left", "busy.part", "left-too.part"):
         (parts / name).mkdir(parents=True)
-    busy = store._try_lock("busy", fcntl.LOCK_EX)
+    busy = store._cache.lock("busy")
     assert busy is not None
     (await store.ensure("models:/x/1")).release()
     assert [part.name for part in parts.iterdir()] == ["busy.part"]
