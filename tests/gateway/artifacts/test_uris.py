@@ -30,6 +30,7 @@ def test_a_file_uri_means_the_folder_that_it_was_made_from(name: str) -> None:
         ("FILE:/a", "/a"),
         ("/a/b%20c", "/a/b%20c"),
         ("/a/../b", "/b"),
+        ("c:/a", "c:/a"),
     ],
 )
 def test_local_paths(uri: str, path: str) -> None:
@@ -42,7 +43,7 @@ def test_relative_paths_and_home(monkeypatch: pytest.MonkeyPatch) -> None:
     assert local_path("~/iris") == Path("/home/somebody/iris")
 
 
-@pytest.mark.parametrize("uri", ["models:/a/1", "runs:/1/m", "s3://b/k", "mlflow-artifacts:/1", "dbfs:/x", "c:/x"])
+@pytest.mark.parametrize("uri", ["models:/a/1", "runs:/1/m", "s3://b/k", "mlflow-artifacts:/1", "dbfs:/x"])
 def test_what_must_be_fetched(uri: str) -> None:
     assert local_path(uri) is None
 
