@@ -1,7 +1,7 @@
 """One model of the configuration: every key of an entry, resolved.
 
 `EntryDefaults` are the keys that `defaults:` may set for all entries; `ModelSettings` adds those
-that belong to one model alone. Read by the registry, the supervisor and the environments.
+that belong to one model alone. Read by whoever prepares, loads and serves it.
 """
 
 from __future__ import annotations

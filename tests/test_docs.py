@@ -18,15 +18,17 @@ SOURCES = sorted(path for folder in (*FOLDERS, "src/modelhub/serving") for path 
 PATHS = re.compile(r"(?<![\w./-])(?:bench|config|deploy|docs|examples|gateway|protocol|src|tests|workers)/[\w./*-]*\w")
 #: `catalog.py`, or `models/catalog.py`, as files say it of their neighbours.
 NEIGHBOURS = re.compile(r"(?<![\w./-])(?:\w+/)*\w+\.py\b")
+#: Pictures, trees, commands.
+DRAWN = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 #: What only looks like a path: a Kubernetes deployment.
 NO_FILES = {"deploy/models"}
 
 
 def prose(path: Path) -> Iterator[str]:
-    """A page's text, a source's docstrings and comments."""
+    """A page's text without what it draws, a source's docstrings and comments."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
-        yield text
+        yield DRAWN.sub("", text)
         return
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):

@@ -1,6 +1,6 @@
 """Which Python environment a model runs in, and making it ready: shared, built with uv, or given by path.
 
-`Environments.ensure` is called by the supervisor while a model version is PREPARING, and by `modelhub env build`.
+`Environments.ensure` is called while a model version is PREPARING, and by `modelhub env build`.
 It never blocks the event loop; building the same environment for ten models is one build.
 """
 
