@@ -18,7 +18,7 @@ LINKED = ("config", "gateway", "protocol", "workers")
 UV = Path(sys.executable).with_name("uv")
 HOSTS = re.compile(r"pypi\.org|pythonhosted\.org|registry\.npmjs|npmjs\.org|deb\.debian\.org|download\.pytorch")
 PLACES = re.compile(r"(?<![\w.$}])/(work|root)/[\w.]")
-MAX_LINES = 500
+MAX_LINES = 400
 
 
 def repository_files() -> list[str]:
