@@ -17,7 +17,7 @@ COMPILE = $(UV) pip compile --universal --upgrade --no-header --no-annotate --no
 ARGS ?=
 ONCE ?=
 
-.PHONY: help install check test test-clients test-pythons test-transformer demo demo-models bench proto constraints clean
+.PHONY: help install check test test-batches test-clients test-pythons test-transformer demo demo-models bench proto constraints clean
 
 help:  # the list that you are reading
 	@echo "usage: make TARGET"
@@ -38,6 +38,9 @@ test: $(INSTALLED) $(CLIENTS)  ## all tests, with real servers, workers and clie
 
 test-clients: $(INSTALLED) $(CLIENTS)  ## only the unmodified clients: tritonclient, kserve, mlserver, perf_analyzer, schemathesis
 	@echo "==> pytest tests/clients"; $(BIN)/pytest tests/clients $(ARGS)
+
+test-batches: $(INSTALLED)  ## 10,000 answers of each model of many outputs, to up to 32 clients: nobody gets another one's
+	@echo "==> pytest tests/end_to_end/test_many_clients.py"; BATCH_ANSWERS=10000 $(BIN)/pytest tests/end_to_end/test_many_clients.py $(ARGS)
 
 test-pythons: $(INSTALLED)  ## models from other Pythons and old MLflow versions, side by side
 	@echo "==> pytest tests/pythons"; $(BIN)/pytest tests/pythons $(ARGS)

@@ -37,7 +37,7 @@ def tensors(*specs: tuple[str, tuple[int, ...], str | None]) -> Any:
     return ModelSignature(Schema([TensorSpec(np.dtype(dtype), shape, name) for dtype, shape, name in specs]))
 
 
-def loaded_from(flavour: Any, model: Any, folder: Any, signature: Any) -> ServedModel:
+def loaded_from(flavour: Any, model: Any, folder: Any, signature: Any, **options: Any) -> ServedModel:
     """A model saved by its flavour of mlflow and loaded again."""
     import warnings
 
@@ -52,5 +52,6 @@ def loaded_from(flavour: Any, model: Any, folder: Any, signature: Any) -> Served
             signature=signature,
             serialization_format="cloudpickle",
             pip_requirements=["mlflow"],
+            **options,
         )
         return load(WorkerSpec(folder.name, "3", 0, 0, "", "", str(folder), "", "/"))

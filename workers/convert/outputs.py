@@ -372,7 +372,7 @@ def _json(value: Any) -> str:
 
 
 def _json_default(value: Any) -> Any:
-    plain = _plain(value)
+    plain = listed(_plain(value))
     if plain is not value:
         return plain
     if isinstance(value, decimal.Decimal):

@@ -17,7 +17,7 @@ from ...protocol.messages import ErrorReply, InferReply, InferRequest, Message
 from ..model.call import Answer, Call
 from ..model.served import Served
 from .batching import Batching
-from .stacking import split, stack
+from .stacking import stack
 
 Reply = Tuple[Message, Body]
 
@@ -122,31 +122,37 @@ class Runner:
 
     def _single(self, held: Held, call: Call) -> Reply:
         """One request by itself. The warm-up's also shows whether requests may be batched."""
-        proof = stack([call]) if held.request.probe and self._batching.candidate and call.inputs else None
+        proof = stack([call]) if held.request.probe and self._batching.unproven and call.inputs else None
         start = time.monotonic_ns()
         try:
             result = self._model.predict(call)
             message, body = self._encoded(held, call, result, start, time.monotonic_ns(), 1)
         except Exception as error:
             return self.failure(held, error)
-        if proof is not None:
+        if proof is None:
+            self._batching.saw(call, result)
+        else:
             self._batching.prove(self._model, proof)
             message.credits = self._batching.credits(self._concurrency)
         return message, body
 
     def _together(self, ready: List[Tuple[Held, Call]], say: Callable[[Reply], None]) -> bool:
         """A batch; false, and nothing is answered, where it fails as a batch."""
-        rows = [call.rows for _, call in ready]
+        first, call = ready[0]
         start = time.monotonic_ns()
         try:
             result = self._model.predict(stack([call for _, call in ready]))
             predicted = time.monotonic_ns()
-            parts = split(result, rows, len(self._model.signature.outputs))
+            parts = self._batching.part(
+                first.group_key()[1:],
+                [call.rows for _, call in ready],
+                result,
+                lambda: self._model.predict(stack([call])),
+            )
         except Exception as error:
             self._batching.failed(len(ready), error)
             return False
         if parts is None:
-            self._batching.wrong_rows(sum(rows))
             return False
         for (held, call), part in zip(ready, parts):
             try:

@@ -51,10 +51,14 @@ class Call:
     version: str = ""
     data: Any = None  # the argument of `predict` itself, where there are no `inputs`; such a call is alone
 
-    def group_key(self) -> Tuple[Any, ...]:
+    def form(self) -> Tuple[Any, ...]:
         """Equal for calls whose inputs can be stacked along axis 0 and predicted with the same params."""
         arrays = [(name, array.dtype, array.shape[1:]) for name, array in self.inputs.items()]
-        return self.kind, tuple(arrays), repr(sorted(self.params.items())) if self.params else ""
+        return tuple(arrays), repr(sorted(self.params.items())) if self.params else ""
+
+    def group_key(self) -> Tuple[Any, ...]:
+        """Equal for calls of one form that are answered in one dialect."""
+        return (self.kind, *self.form())
 
 
 def items_of(result: Any) -> Iterable[Any]:
