@@ -22,6 +22,7 @@ from ..model.served import ServedModel
 from .advice import without_advice
 from .example import example_request
 from .native import NATIVE, as_pyfunc, load_native
+from .traces import settle_tracing
 
 #: Modules whose version tells something about a model's behaviour, with their distributions.
 _LIBRARIES: Dict[str, str] = {
@@ -59,6 +60,7 @@ def load_pyfunc(path: str) -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow.pyfunc
 
+    settle_tracing()
     # The warnings compare requirements, which takes a second; the environment was built from them.
     with without_advice():
         return mlflow.pyfunc.load_model(path, suppress_warnings=True)

@@ -6,6 +6,7 @@ import os
 from typing import Any, Callable, Dict, Optional
 
 from ...protocol.errors import NotSupported
+from .traces import settle_tracing
 
 #: All values of `model_type` that are not pyfunc.
 NATIVE = ("sklearn", "transformer", "transformers")
@@ -18,9 +19,11 @@ def load_native(path: str, model_type: str) -> Any:
     if model_type == "sklearn":
         import mlflow.sklearn
 
+        settle_tracing()
         return mlflow.sklearn.load_model(path)
     import mlflow.transformers
 
+    settle_tracing()
     return mlflow.transformers.load_model(path, return_type="pipeline")
 
 

@@ -12,6 +12,7 @@ import traceback
 from ...protocol.errors import ServingError
 from ...protocol.messages import LoadFailedReply, ReadyReply
 from ...protocol.worker_spec import WorkerSpec
+from ..load.traces import settle_tracing
 from ..loop.batching import Batching
 from ..loop.link import Link
 from ..loop.loop import Loop
@@ -26,7 +27,9 @@ def serve(spec: WorkerSpec) -> int:
         try:
             from .load import load
 
+            settle_tracing()
             model = load(spec)
+            settle_tracing()
         except Exception as error:
             trace = traceback.format_exc()
             message = error.message if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"
