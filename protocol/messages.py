@@ -87,6 +87,7 @@ class ReadyReply(Message):
     versions: Dict[str, str] = field(default_factory=dict)  # of the libraries that matter
     metadata: Dict[str, Any] = field(default_factory=dict)  # platform, inputs, outputs
     example: bytes = b""  # a V2 JSON infer request made from the model's input example; b"": none
+    example_altered: str = ""  # how it differs from that example: then its failure says nothing of the model
     load_ns: int = 0
     wants_headers: bool = False
     streams: bool = False

@@ -70,6 +70,9 @@ class Signature:
     outputs: List[Field] = field(default_factory=list)
     params: List[Param] = field(default_factory=list)
     from_type_hint: bool = False  # mlflow made it from the type hints of PythonModel.predict
+    #: What the model's input example is in Python, which counts where `inputs` is empty: table (a DataFrame), array (or
+    #: several by name), object (a dict), records, list, text; "": not known.
+    example_kind: str = ""
 
 
 def parse_mlmodel(content: Union[bytes, str], where: str = MLMODEL, *, numbers: bool = True) -> Dict[str, Any]:

@@ -285,7 +285,9 @@ class Replica:
             link.credits = reply.credits or link.credits
         except ServingError as error:
             problem = f"its own input example fails: {error.message}"
-        if problem and plan.warmup == "fail":
+        if problem and ready.example_altered:
+            problem += f" (it is not the model's own: {ready.example_altered}; so this fails nothing)"
+        elif problem and plan.warmup == "fail":
             raise LoadError(f"{problem} (warmup: warn or off lets it serve all the same)")
         if problem:
             log.warning("%s: %s", self.label, problem)

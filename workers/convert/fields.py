@@ -5,8 +5,8 @@
                                                                        a string column: that as base64
     tensors               its BYTES tensor        rows                 (H, W, C) by dtype, shape and `image:`
     type hints of predict list of str             list of records      list of files
-    none                  str, or list of str     DataFrame            DataFrame with a column `image` of files,
-                                                                       or arrays where `image:` asks for any
+    none                  str, or list of str     as the example is,   DataFrame with a column `image` of files,
+                                                  else a DataFrame     or arrays where `image:` asks for any
 
 A column called pdf_file, byte_stream, pdf or document gets a PDF whole. Other columns and tensors of the
 signature are taken from fields of their names. Made once per model (`model/served.py`); asked by its dialects, and by
@@ -31,6 +31,7 @@ from .pdf import PdfOptions
 from .tables import as_rows, column, columns_of, matrix_of, shape_of
 from .tensor_images import TensorImages
 from .tensors import object_array, to_array
+from .unsigned import rows_as_example
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -134,9 +135,7 @@ class FieldInputs:
         if self._signature.from_type_hint:
             return ModelInput(data=rows, rows=len(rows))
         if not self._fields:
-            import pandas as pd
-
-            return ModelInput(data=pd.DataFrame(rows), rows=len(rows))
+            return ModelInput(data=rows_as_example(rows, self._signature.example_kind), rows=len(rows))
         if self._columns:
             return ModelInput(columns_of(rows, self._fields), rows=len(rows))
         if len(self._fields) == 1 and not (isinstance(rows[0], dict) and self._fields[0].name in rows[0]):

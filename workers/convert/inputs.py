@@ -31,6 +31,7 @@ from ...protocol.errors import InvalidRequest
 from ...protocol.signature import Field, Param, Signature
 from ...protocol.v2 import did_you_mean
 from .tensors import object_array
+from .unsigned import as_example, look_like_columns, owned
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -69,6 +70,9 @@ class InputAdapter:
         self._columns = bool(known.inputs) and all(each.kind == "column" for each in known.inputs)
         self._nameless = bool(known.inputs) and not any(each.named for each in known.inputs)
         self._only = known.inputs[0] if self._nameless and len(known.inputs) == 1 else None
+        self._example_kind = "" if known.inputs else known.example_kind
+        #: Is one request one object that cannot be stacked with others?
+        self.whole = self._example_kind in ("object", "text")
         self._indexes: Dict[Any, Any] = {}  # of columns by their names
 
     def conform(self, inputs: Dict[str, Array]) -> Dict[str, Array]:
@@ -87,11 +91,13 @@ class InputAdapter:
         """What `predict` is called with, of conformed (and perhaps stacked) inputs."""
         if self._columns:
             return self._frame(dict(enumerate(inputs.values())) if self._nameless else inputs)
+        if self._example_kind:
+            return as_example(self._example_kind, inputs)
         if len(inputs) == 1 and (self._nameless or not self._fields):
-            return _owned(next(iter(inputs.values())))
-        if not self._fields and _look_like_columns(inputs):
+            return owned(next(iter(inputs.values())))
+        if not self._fields and look_like_columns(inputs):
             return _data_frame({name: array.reshape(-1) for name, array in inputs.items()})
-        return {name: _owned(array) for name, array in inputs.items()}
+        return {name: owned(array) for name, array in inputs.items()}
 
     def _frame(self, columns: Dict[Any, Array]) -> Any:
         """As `_data_frame`, but columns of one dtype are put into one block here: pandas does it six times slower."""
@@ -306,21 +312,10 @@ def _from_json(each: Field, value: Any, row: int) -> Any:
         raise InvalidRequest(f"the input {each.name!r} takes JSON text ({each.type}): row {row}: {error}") from None
 
 
-def _look_like_columns(inputs: Dict[str, Array]) -> bool:
-    shapes = [array.shape for array in inputs.values()]
-    flat = all(len(shape) == 1 or (len(shape) == 2 and shape[1] == 1) for shape in shapes)
-    return flat and len({shape[0] for shape in shapes}) == 1
-
-
 def _data_frame(columns: Dict[Any, Array]) -> Any:
     import pandas as pd
 
     return pd.DataFrame(columns)
-
-
-def _owned(array: Array) -> Array:
-    """The array itself, or a copy where it is a view of the request's body: models may write to it."""
-    return array if array.flags.writeable and array.flags.aligned else array.copy()
 
 
 def _param(spec: Param, value: Any) -> Any:

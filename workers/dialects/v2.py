@@ -53,7 +53,7 @@ class V2Dialect(Dialect):
             request.accept_encoding,
             deadline,
             _rows(inputs),
-            request.alone,
+            request.alone or model.adapter.whole,
             model.name,
             model.version,
         )

@@ -1,10 +1,11 @@
-"""A V2 request made from a model's own input example: for the warm-up and the `curl` that is printed.
+"""V2 requests made from a model's own input example: for the warm-up and the `curl` that is printed.
 
     dataframe     {"columns", "data"} (split) or [[…], …] (values); with params {"inputs": that, "params": …}
     ndarray       nested lists, or {"name": nested lists}; by old mlflow wrapped once more in {"inputs": …}
     json_object   a scalar, a list, an object, a list of objects
 
-Without a signature datatypes are guessed from the values. Pure: numpy is not needed for it.
+Without a signature datatypes are guessed from the values, and the example's own kind says what the model is called
+with (`Signature.example_kind`). Missing values are null. Pure: numpy is not needed for it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from typing import Any, Dict, List, Optional, Set
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 import orjson
 
@@ -23,30 +25,92 @@ from ...protocol.signature import Field, Signature
 MAX_EXAMPLE = 256 << 10
 
 
-def example_request(path: str, mlmodel: Dict[str, Any], signature: Optional[Signature]) -> bytes:
-    """The body of a V2 infer request (JSON) from the example in the model directory `path`; b"" if it has
-    none, it is over MAX_EXAMPLE bytes, or it cannot be said in V2."""
+@dataclass
+class Example:
+    """What is made of an input example."""
+
+    #: Bodies of V2 infer requests (JSON), the one that says most first: each with what was altered in it, or "".
+    bodies: List[Tuple[bytes, str]] = field(default_factory=list)
+    kind: str = ""  # as `Signature.example_kind`
+    inputs: List[Dict[str, Any]] = field(default_factory=list)  # as V2 metadata
+
+
+def read_example(path: str, mlmodel: Dict[str, Any], signature: Optional[Signature]) -> Example:
+    """The example in the model directory `path`; without bodies if there is none, it is over MAX_EXAMPLE bytes, or it
+    cannot be said in V2."""
     info = mlmodel.get("saved_input_example_info") or {}
     name = info.get("artifact_path")
     if not name:
-        return b""
+        return Example()
     try:
         file = os.path.join(path, str(name))
         if os.path.getsize(file) > 4 * MAX_EXAMPLE:
-            return b""
+            return Example(kind=_kind(None, info))
         with open(file, "rb") as opened:
             example = json.loads(opened.read())  # mlflow writes NaN, which is no JSON
         params = None
         if info.get("params") and isinstance(example, dict) and "inputs" in example:
             params = example.get("params")
             example = example["inputs"]
+        kind = _kind(example, info)
         inputs = _inputs(example, info, signature or Signature())
-        document: Dict[str, Any] = {"parameters": _parameters(params)} if params else {}
-        document["inputs"] = inputs
-        body = orjson.dumps(document)
+        around: Dict[str, Any] = {"parameters": _parameters(params)} if params else {}
+        bodies = [(orjson.dumps({**around, "inputs": each}), altered) for each, altered in _ways(inputs)]
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError):
-        return b""
-    return body if inputs and len(body) <= MAX_EXAMPLE else b""
+        return Example(kind=_kind(None, info))
+    return Example([each for each in bodies if len(each[0]) <= MAX_EXAMPLE], kind, [_metadata(each) for each in inputs])
+
+
+def _kind(example: Any, info: Dict[str, Any]) -> str:
+    """What the example is in Python; "" where that cannot be said (here `example` is None where it was not read)."""
+    if info.get("type") == "dataframe":
+        return "table"
+    if info.get("type") == "ndarray":
+        return "array"
+    if isinstance(example, str):
+        return "text"
+    if isinstance(example, dict):
+        return "object"
+    if isinstance(example, list) and example:
+        return "records" if all(isinstance(each, dict) for each in example) else "list"
+    return ""
+
+
+def _ways(inputs: List[Dict[str, Any]]) -> List[Tuple[List[Dict[str, Any]], str]]:
+    """The inputs as they are; where values are missing also without these: not every datatype can say it."""
+    gaps = {each["name"]: _rows_with_gaps(each) for each in inputs}
+    found = [(inputs, "")] if inputs else []
+    listed = ", ".join(repr(name) for name, rows in gaps.items() if rows)
+    if not listed:
+        return found
+    lengths = {each["shape"][0] for each in inputs if each["shape"]}
+    left_out = set(itertools.chain.from_iterable(gaps.values()))
+    if len(lengths) == 1 and len(left_out) < min(lengths) and all(each["shape"] for each in inputs):
+        whole = [_without_rows(each, left_out) for each in inputs]
+        found.append((whole, f"rows with missing values of {listed} are left out"))
+    columns = [each for each in inputs if not gaps[each["name"]]]
+    if columns:
+        found.append((columns, f"{listed} is left out, because values are missing"))
+    return found
+
+
+def _rows_with_gaps(each: Dict[str, Any]) -> Set[int]:
+    """Positions along the first axis that hold a null for which the datatype has no value (floats have NaN)."""
+    if DATATYPES[each["datatype"]].kind == "float" or not each["data"]:
+        return set()
+    stride = max(1, len(each["data"]) // (each["shape"][0] if each["shape"] else 1))
+    return {at // stride for at, value in enumerate(each["data"]) if value is None}
+
+
+def _without_rows(each: Dict[str, Any], left_out: Set[int]) -> Dict[str, Any]:
+    rows = each["shape"][0]
+    stride = max(1, len(each["data"]) // rows)
+    data = [value for at, value in enumerate(each["data"]) if at // stride not in left_out]
+    return {**each, "shape": [rows - len(left_out), *each["shape"][1:]], "data": data}
+
+
+def _metadata(each: Dict[str, Any]) -> Dict[str, Any]:
+    return {"name": each["name"], "datatype": each["datatype"], "shape": [-1, *each["shape"][1:]]}
 
 
 def _parameters(params: Dict[str, Any]) -> Dict[str, Any]:
@@ -71,8 +135,7 @@ def _inputs(example: Any, info: Dict[str, Any], signature: Signature) -> List[Di
     columns = _frame(example, fields) if kind == "dataframe" else _rows(example, fields)
     if not fields:
         return [_tensor(None, name, values) for name, values in columns.items()]
-    found = [_column(each, columns[each.name]) for each in fields if each.name in columns]
-    return [each for each in found if each]
+    return [_column(each, columns[each.name]) for each in fields if each.name in columns]
 
 
 def _arrays(example: Any, wrapped: bool, tensors: List[Field]) -> List[Dict[str, Any]]:
@@ -117,20 +180,18 @@ def _object(example: Dict[str, Any], scalar: Set[str]) -> Dict[str, List[Any]]:
 
 
 def _column(each: Field, values: List[Any]) -> Dict[str, Any]:
-    """One column as a V2 input; {} for an optional one with missing values."""
+    """One column as a V2 input, missing values as null."""
     found: Dict[str, Any] = {"name": each.name, "shape": [len(values)], "datatype": each.datatype}
-    kind = DATATYPES[each.datatype].kind
-    if kind != "float" and not each.holds_json and any(value is None or value != value for value in values):
-        if each.required:
-            raise ValueError(f"{each.name} has missing values")
-        return {}
+    if each.holds_json:
+        found["data"] = [orjson.dumps(value).decode() for value in values]
+        return found
+    values = [None if value != value else value for value in values]
     if each.type == "binary":
         found["parameters"] = {"content_type": "base64"}
-        values = ["".join(value.split()) for value in values]  # mlflow breaks the lines of base64
-    if each.holds_json:
-        values = [orjson.dumps(value).decode() for value in values]
-    elif kind == "bytes":
-        values = [str(value) for value in values]
+        # mlflow breaks the lines of base64
+        values = [None if value is None else "".join(value.split()) for value in values]
+    elif DATATYPES[each.datatype].kind == "bytes":
+        values = [None if value is None else str(value) for value in values]
     found["data"] = values
     return found
 
@@ -145,15 +206,19 @@ def _tensor(each: Optional[Field], name: str, value: Any) -> Dict[str, Any]:
         shape.append(lengths.pop())
         flat = list(itertools.chain.from_iterable(flat))
     datatype = each.datatype if each else _guess(flat)
+    flat = [None if item != item else item for item in flat]
     if datatype == "BYTES":
-        flat = [item if isinstance(item, str) else orjson.dumps(item).decode() for item in flat]
+        if each is None and not all(isinstance(item, (str, type(None))) for item in flat):
+            raise ValueError("V2 has no such values")
+        flat = [item if isinstance(item, (str, type(None))) else orjson.dumps(item).decode() for item in flat]
     return {"name": each.name if each else name, "shape": shape, "datatype": datatype, "data": flat}
 
 
 def _guess(flat: List[Any]) -> str:
-    types = set(map(type, flat))
-    if types <= {bool}:
+    """Of what is missing nothing is known; whole numbers beside it are floats, as pandas has them."""
+    types = set(map(type, flat)) - {type(None)}
+    if types and types <= {bool}:
         return "BOOL"
-    if types <= {int}:
+    if types <= {int} and None not in flat:
         return "INT64"
-    return "FP64" if types <= {int, float, type(None)} else "BYTES"
+    return "FP64" if types <= {int, float} else "BYTES"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import metadata
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from ...protocol.errors import LoadError, ServingError
 from ...protocol.messages import InferRequest
@@ -20,7 +20,7 @@ from ...protocol.yaml_files import MAX_SIZE
 from ..dialects.table import DIALECTS
 from ..model.served import ServedModel
 from .advice import without_advice
-from .example import example_request
+from .example import Example, read_example
 from .native import NATIVE, as_pyfunc, load_native
 from .traces import settle_tracing
 
@@ -70,11 +70,14 @@ def served_from(model: Any, path: str, spec: WorkerSpec) -> ServedModel:
     """A loaded model, with pyfunc's `predict`, and what its MLmodel file says of it."""
     mlmodel = read_mlmodel(path)
     signature = signature_from_mlmodel(mlmodel)
+    example = read_example(path, mlmodel, signature)
+    known = signature or Signature()
+    known.example_kind = example.kind
     served = ServedModel(
         model,
         spec.name,
         spec.version,
-        signature or Signature(),
+        known,
         platform_from_mlmodel(mlmodel),
         max_inflated=spec.max_inflated,
         versions=library_versions(),
@@ -83,7 +86,9 @@ def served_from(model: Any, path: str, spec: WorkerSpec) -> ServedModel:
         pdf=spec.pdf,
         dialects=DIALECTS,
     )
-    served.example = _checked_example(served, example_request(path, mlmodel, signature))
+    if not known.inputs and not known.from_type_hint:
+        served.metadata["inputs"] = example.inputs
+    served.example, served.example_altered = _checked_example(served, example)
     return served
 
 
@@ -115,13 +120,17 @@ def library_versions() -> Dict[str, str]:
     return found
 
 
-def _checked_example(served: ServedModel, example: bytes) -> bytes:
-    """The example if the model's own signature takes it: nobody should be shown a request that fails."""
-    if not example:
-        return b""
-    try:
-        served.decode(InferRequest(id=0), example)
-    except ServingError as error:
-        print(f"the model's input example is no valid request and is left out: {error.message}", file=sys.stderr)
-        return b""
-    return example
+def _checked_example(served: ServedModel, example: Example) -> Tuple[bytes, str]:
+    """The first body that the model's own signature takes, and what is altered in it: nobody should be shown a
+    request that fails. (b"", "") if there is none."""
+    refused = ""
+    for body, altered in example.bodies:
+        try:
+            served.decode(InferRequest(id=0), body)
+        except ServingError as error:
+            refused = refused or error.message
+        else:
+            return body, altered
+    if refused:
+        print(f"the model's input example is no valid request and is left out: {refused}", file=sys.stderr)
+    return b"", ""

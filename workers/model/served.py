@@ -36,6 +36,7 @@ class Served(Protocol):
     versions: Dict[str, str]  # of libraries, for people
     metadata: Dict[str, Any]  # V2 model metadata without name and versions
     example: bytes  # the body of a request that it answers; b"" where none is known
+    example_altered: str  # how that differs from the model's input example; "": it does not
     wants_headers: bool
     streams: bool
 
@@ -83,6 +84,7 @@ class ServedModel:
     max_inflated: int = MAX_INFLATED
     versions: Dict[str, str] = field(default_factory=dict)
     example: bytes = b""
+    example_altered: str = ""
     wants_headers: bool = False
     streams: bool = False
     image: Optional[Dict[str, Any]] = None  # WorkerSpec's

@@ -56,6 +56,7 @@ class ServiceAdapter:
         self._own_stream = callable(getattr(service, "predict_stream", None))
         self.streams = inner.streams or self._own_stream
         self.example = b"" if overrides(service, "predict") or overrides(service, "predict_raw") else inner.example
+        self.example_altered = inner.example_altered
         self._predict: Callable[..., Any] = service.predict
         self._plain = not any(overrides(service, name) for name in ("predict", *HANDLERS.values()))
 

@@ -46,6 +46,7 @@ def serve(spec: WorkerSpec) -> int:
             versions=model.versions,
             metadata=model.metadata,
             example=model.example,
+            example_altered=model.example_altered,
             load_ns=time.monotonic_ns() - started,
             wants_headers=model.wants_headers,
             streams=model.streams,

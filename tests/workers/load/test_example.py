@@ -14,7 +14,7 @@ import pytest
 
 from modelhub.serving.protocol.messages import InferRequest
 from modelhub.serving.protocol.worker_spec import WorkerSpec
-from modelhub.serving.workers.load.example import example_request
+from modelhub.serving.workers.load.example import read_example
 from modelhub.serving.workers.load.mlflow import load
 from modelhub.serving.workers.model.served import ServedModel
 
@@ -93,14 +93,98 @@ def test_columns_of_all_types(save: Save) -> None:
     assert json.loads(found["object"]["data"][0]) == {"a": "x"}
 
 
-def test_optional_columns_with_gaps_are_left_out(save: Save) -> None:
+GAPS = {
+    "texts": (["x", None], "string"),
+    "texts, the first missing": ([None, "x"], "string"),
+    "texts that are NaN": (["x", np.nan], "string"),
+    "flags": ([True, None], "boolean"),
+    "bytes": ([b"x", None], "binary"),
+    "dates": ([pd.Timestamp("2024-01-31"), pd.NaT], "datetime"),
+    "nothing but missing": ([None, None], "string"),
+}
+
+
+@pytest.mark.parametrize("required", [True, False])
+@pytest.mark.parametrize("gap", GAPS)
+def test_missing_values_never_fail_a_model(save: Save, gap: str, required: bool) -> None:
+    """The model gets the example as it is, or what could be said of it, which is then said to be altered."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    schema = Schema([ColSpec("double", "a"), ColSpec("string", "b", required=False)])
-    frame = pd.DataFrame({"a": [1.0, 2.0], "b": ["x", None]})
+    values, kind = GAPS[gap]
+    schema = Schema([ColSpec("double", "a"), ColSpec(kind, "b", required=required)])
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": values})
     model = save("return len(model_input)", signature=ModelSignature(schema), input_example=frame)
-    assert [each["name"] for each in inputs(model)] == ["a"]
+    if not model.example:
+        assert required
+        return
+    found = {each["name"]: each for each in inputs(model)}
+    exact = found.get("b", {}).get("shape") == [2]
+    assert exact or "'b'" in model.example_altered
+    assert found["a"]["data"] == [1.0, 2.0] or (gap != "nothing but missing" and len(found["a"]["data"]) == 1)
+    assert "null" not in str(found.get("b", {}).get("data"))
+
+
+@pytest.mark.parametrize("column", [["C85", None], [True, None], [1, None], [0.5, None]], ids=repr)
+def test_missing_values_without_a_signature(save: Save, column: list[Any]) -> None:
+    model = save("return [len(model_input['b'])]", signature=False, input_example=pd.DataFrame({"b": column}))
+    ((only,), altered) = inputs(model), model.example_altered
+    assert only["shape"] == ([1] if altered else [2])
+    assert "null" not in only["data"]
+
+
+KINDS = {
+    "one column": (pd.DataFrame({"x": [1.0, 2.0]}), "DataFrame ['x']"),
+    "one text column": (pd.DataFrame({"x": ["a", "b"]}), "DataFrame ['x']"),
+    "columns": (pd.DataFrame({"x": [1, 2], "y": ["a", "b"]}), "DataFrame ['x', 'y']"),
+    "array": (np.array([1.0, 2.0]), "ndarray (2,)"),
+    "matrix": (np.array([[1.0], [2.0]]), "ndarray (2, 1)"),
+    "arrays by name": ({"x": np.array([1.0, 2.0]), "y": np.array([1, 2])}, "dict ndarray ndarray"),
+    "object": ({"question": "why", "k": 3, "of": ["a", "b"]}, "dict {'question': 'why', 'k': 3, 'of': ['a', 'b']}"),
+    "object of one": ({"question": "why"}, "dict {'question': 'why'}"),
+    "texts": (["a", "b"], "list ['a', 'b']"),
+    "text": ("a", "str 'a'"),
+    "records": ([{"x": 1.0}, {"x": 2.0}], "list [{'x': 1.0}, {'x': 2.0}]"),
+}
+SAYS = """
+if isinstance(model_input, pd.DataFrame): said = list(model_input.columns)
+elif isinstance(model_input, np.ndarray): said = model_input.shape
+elif isinstance(model_input, dict) and isinstance(next(iter(model_input.values())), np.ndarray): said = None
+else: said = repr(model_input)
+return [f"{type(model_input).__name__} {'ndarray ndarray' if said is None else said}"]
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_a_signature_the_model_gets_what_its_example_is(save: Save, kind: str) -> None:
+    example, expected = KINDS[kind]
+    model = save(SAYS.strip(), signature=False, input_example=example)
+    call = model.decode(InferRequest(id=1), model.example)
+    assert model.predict(call) == [expected]
+    sent = json.loads(model.example)["inputs"]
+    published = [(each["name"], each["datatype"], [-1, *each["shape"][1:]]) for each in sent]
+    assert [(each["name"], each["datatype"], each["shape"]) for each in model.metadata["inputs"]] == published
+    assert not model.example_altered
+
+
+@pytest.mark.parametrize(
+    ("example", "sent", "expected"),
+    [
+        (np.array([[1.0, 2.0]]), [[1, 2], [3, 4]], "ndarray (2, 2)"),
+        (np.array([1.0]), [1, 2], "ndarray (2,)"),
+        (pd.DataFrame({"x": [1.0]}), [{"x": 1}], "DataFrame ['x']"),
+        (pd.DataFrame({"x": [1.0]}), [[1]], "DataFrame [0]"),
+        ([{"x": 1.0}], [{"x": 1}], "list [{'x': 1}]"),
+        ({"x": 1.0}, {"x": 1}, "dict {'x': 1}"),
+        (["a"], ["b", "c"], "list ['b', 'c']"),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_rows_of_a_table_too(save: Save, example: Any, sent: Any, expected: str) -> None:
+    model = save(SAYS.strip(), signature=False, input_example=example)
+    body = json.dumps({"data": sent}).encode()
+    call = model.decode(InferRequest(id=1, content_type="application/json"), body)
+    assert model.predict(call) == [expected]
 
 
 @pytest.mark.parametrize("example", ["one text", ["a", "b"]])
@@ -132,7 +216,8 @@ def test_examples_that_the_model_refuses_are_left_out(
 def test_old_mlflow_wrapped_arrays(tmp_path: Path) -> None:
     (tmp_path / "input_example.json").write_text('{"inputs": [[1, 2]]}')
     info = {"artifact_path": "input_example.json", "type": "ndarray", "format": "tf-serving"}
-    body = example_request(str(tmp_path), {"saved_input_example_info": info}, None)
+    ((body, altered),) = read_example(str(tmp_path), {"saved_input_example_info": info}, None).bodies
+    assert not altered
     assert json.loads(body)["inputs"] == [{"name": "input-0", "shape": [1, 2], "datatype": "INT64", "data": [1, 2]}]
 
 
@@ -140,8 +225,8 @@ def test_old_mlflow_wrapped_arrays(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["ndarray", "dataframe", "json_object", "sparse_matrix_csr", None])
 def test_what_cannot_be_read_is_none(tmp_path: Path, text: str, kind: str | None) -> None:
     (tmp_path / "input_example.json").write_text(text)
-    body = example_request(
+    found = read_example(
         str(tmp_path), {"saved_input_example_info": {"artifact_path": "input_example.json", "type": kind}}, None
     )
-    assert not body or kind == "json_object" or (kind == "ndarray" and text.startswith('{"'))
-    assert example_request(str(tmp_path), {"saved_input_example_info": {"artifact_path": "gone.json"}}, None) == b""
+    assert not found.bodies or kind == "json_object" or (kind == "ndarray" and text.startswith('{"'))
+    assert not read_example(str(tmp_path), {"saved_input_example_info": {"artifact_path": "gone.json"}}, None).bodies
