@@ -141,6 +141,9 @@ class EntryDefaults(Section):
     load_timeout: PositiveDuration = 1800.0
     """Seconds that a worker may take to load the model, downloads not counted; then it is killed, a failed load."""
 
+    ready_grace: Duration = 3.0
+    """Seconds without any worker, while the next one starts, in which the model goes on saying that it is ready."""
+
     warmup: Literal["fail", "warn", "off"] = "fail"
     """Predict the model's own input example before it is ready; what an error there means."""
 

@@ -47,7 +47,7 @@ from .supervision.memory_watch import INTERVAL, MemoryWatch
 from .system import hangup, heap
 from .system.container import PodMemory
 from .system.orphans import reap_orphans
-from .system.runtime_dir import make_runtime_dir, remove_runtime_dir
+from .system.runtime_dir import RuntimeDir
 from .telemetry import tracing
 from .telemetry.counters import Counters
 from .telemetry.display import Display
@@ -118,7 +118,7 @@ async def _serve(
         watchers = [
             asyncio.create_task(follower.run(), name="follow"),
             asyncio.create_task(FolderWatch(catalog).run(), name="folders"),
-            asyncio.create_task(_each_second(catalog, registry, book), name="each second"),
+            asyncio.create_task(_each_second(catalog, registry, book, parts.meeting), name="each second"),
             asyncio.create_task(_reload_on_hangup(catalog), name="reload"),
             asyncio.create_task(reap_orphans(), name="orphans"),
         ]
@@ -163,6 +163,25 @@ async def _traces() -> AsyncIterator[None]:
     await asyncio.to_thread(tracing.stop)
 
 
+class MeetingPlace:
+    """Where workers and gateway meet: a private directory, and in it the socket of the channel."""
+
+    def __init__(self) -> None:
+        self.directory = RuntimeDir()
+        self.channel = Channel()
+        self._endpoint = self.channel.bind(self.directory.path / "workers.sock")
+
+    def keep(self) -> str:
+        """Make anew what was removed of it; where workers connect."""
+        self.directory.keep()
+        self.channel.keep()
+        return self._endpoint
+
+    def close(self) -> None:
+        self.channel.close()
+        self.directory.remove()
+
+
 class Parts(NamedTuple):
     """What models are served with: made first, closed last."""
 
@@ -171,6 +190,7 @@ class Parts(NamedTuple):
     counters: Counters
     #: The processes that start workers and run now.
     starters: Callable[[], list[Starter]]
+    meeting: MeetingPlace
 
 
 @asynccontextmanager
@@ -179,11 +199,9 @@ async def _parts(settings: Settings, script: Script | None, display: Display) ->
     state_dir = Path(server.state_dir)
     counters = Counters()
     async with AsyncExitStack() as stack:
-        runtime_dir = make_runtime_dir()
-        stack.callback(remove_runtime_dir, runtime_dir)
-        channel = Channel()
-        stack.callback(channel.close)
-        endpoint = channel.bind(runtime_dir / "workers.sock")
+        meeting = MeetingPlace()
+        stack.callback(meeting.close)
+        channel, runtime_dir = meeting.channel, meeting.directory.path
         fetcher = Fetcher(lambda line: output_log.info("%s", line, extra={"source": "fetcher"}))
         stack.push_async_callback(fetcher.close)
         artifacts = ArtifactStore(state_dir, server.artifact_cache, fetcher, lambda line: log.info("%s", line))
@@ -200,7 +218,7 @@ async def _parts(settings: Settings, script: Script | None, display: Display) ->
         environ = dict(os.environ)
 
         def place(servers: Servers) -> LocalPlace:
-            made = LocalPlace(runtime_dir, endpoint, environ, servers)
+            made = LocalPlace(runtime_dir, meeting.keep, environ, servers)
             stack.push_async_callback(made.close)
             return made
 
@@ -215,18 +233,19 @@ async def _parts(settings: Settings, script: Script | None, display: Display) ->
             script_place=place(ScriptServer(script.environment, script.descriptor)) if script is not None else None,
         )
         resources = Resources(channel, counters, preparation.prepare)
-        yield Parts(resources, fetcher, counters, lambda: list(local.starters()))
+        yield Parts(resources, fetcher, counters, lambda: list(local.starters()), meeting)
 
 
-async def _each_second(catalog: Catalog, registry: Registry, book: Sizes) -> None:
-    """Measure the workers, enforce limits and budgets, and now and then write down what was learnt."""
+async def _each_second(catalog: Catalog, registry: Registry, book: Sizes, meeting: MeetingPlace) -> None:
+    """Keep what workers connect to, measure them, enforce limits and budgets; save at times what was learnt."""
     watch = MemoryWatch(PodMemory(), catalog.evict_one)
     for turn in itertools.count(1):
         try:
+            meeting.keep()
             await watch.look([replica for version in registry.all() for replica in version.replicas])
             await catalog.tick()
         except Exception:
-            log.exception("the memory watch failed this time")
+            log.exception("the look of each second failed this time")
         if turn % SAVE_EVERY == 0:
             await asyncio.to_thread(book.save)
         await asyncio.sleep(INTERVAL)

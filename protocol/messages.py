@@ -193,6 +193,13 @@ class KillRequest(Message):
     signal: int
 
 
+@dataclass
+class PingRequest(Message):
+    """Are you there?"""
+
+    type: ClassVar[str] = "ping"
+
+
 # ---- fork server -> gateway ----------------------------------------------------------------------
 
 
@@ -216,6 +223,13 @@ class ForkedReply(Message):
     start: str = FORK  # how it was really started
     why: str = ""  # the reason when that differs from what was asked
     error: str = ""  # it could not be started at all
+
+
+@dataclass
+class PingReply(Message):
+    """It takes up what it is told."""
+
+    type: ClassVar[str] = "pong"
 
 
 @dataclass

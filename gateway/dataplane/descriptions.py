@@ -112,11 +112,11 @@ class Descriptions:
 
 def index_row(version: ModelVersion) -> dict[str, Any]:
     """One row of the repository index."""
-    state, reason = version.state, version.reason
+    state, reason, seconds = version.report()
     if state is ModelState.READY:
         known, reason = "READY", ""
     elif state.loading:
-        known, reason = "LOADING", f"{state.value} for {version.phase_seconds:.1f} s"
+        known, reason = "LOADING", f"{state.value} for {seconds:.1f} s" + (f": {reason}" if reason else "")
     elif state is ModelState.DRAINING:
         known = "UNLOADING"
     else:
@@ -131,12 +131,13 @@ def index_row(version: ModelVersion) -> dict[str, Any]:
 
 def status_row(version: ModelVersion) -> dict[str, Any]:
     """One entry of `/status`; seconds and bytes."""
+    state, reason, seconds = version.report()
     return {
         "name": version.name,
         "version": version.version,
-        "state": version.state.value,
-        "phase_s": round(version.phase_seconds, 3),
-        "reason": version.reason,
+        "state": state.value,
+        "phase_s": round(seconds, 3),
+        "reason": reason,
         "uri": version.uri,
         "group": version.group.name if version.group is not None else None,
         "environment": version.environment,

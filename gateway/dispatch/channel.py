@@ -7,6 +7,7 @@ a look at the inbox. Messages for one worker that are ready in the same turn of 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 from collections.abc import Callable
@@ -43,7 +44,10 @@ class Channel:
     """Sends messages to workers and hands theirs to the receivers. Lives on one event loop."""
 
     def __init__(self) -> None:
-        self._paths: list[Path] = []
+        #: Where workers connect, and the identity of the file that is there.
+        self._paths: dict[Path, tuple[int, int]] = {}
+        self._bound: dict[Path, str] = {}
+        self._binds = itertools.count(1)
         self._loop = asyncio.get_running_loop()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
@@ -60,12 +64,27 @@ class Channel:
         self._loop.add_reader(self._fd, self._drain)
 
     def bind(self, path: Path) -> str:
-        """Listen on a socket file, for this user only; the endpoint for workers that reach it. May be repeated."""
-        endpoint = f"ipc://{path}"
-        self._socket.bind(endpoint)
-        os.chmod(path, 0o600)
-        self._paths.append(path)
-        return endpoint
+        """Listen on a socket file, for this user only; the endpoint for workers that reach it. May be repeated.
+
+        It is bound by another name and renamed: when ZeroMQ lets go of an older file that was here, it removes what it
+        knows by that other name, and not the new one.
+        """
+        made = path.with_suffix(f".{next(self._binds)}")
+        self._socket.bind(f"ipc://{made}")
+        os.chmod(made, 0o600)
+        made.rename(path)
+        before, self._bound[path] = self._bound.get(path), f"ipc://{made}"
+        self._paths[path] = _identity(path)
+        if before is not None:
+            self._socket.unbind(before)  # those that are connected stay so
+        return f"ipc://{path}"
+
+    def keep(self) -> None:
+        """Bind anew what somebody has removed; workers that have tried in vain meanwhile connect by themselves."""
+        for path, identity in list(self._paths.items()):
+            if _identity(path) != identity:
+                log.warning("the workers' socket %s was removed, perhaps as a temporary file: it is made anew", path)
+                self.bind(path)
 
     def expect(self, token: str, receive: Receiver) -> Peer:
         """Accept messages of the worker that was started with this token, until `forget`."""
@@ -196,3 +215,12 @@ class Channel:
         self._context.term()
         for path in self._paths:
             path.unlink(missing_ok=True)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Of the file that is there now; zeros: none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_dev, found.st_ino

@@ -65,7 +65,7 @@ def sample_version(version: ModelVersion) -> VersionSample:
     stats = version.stats
     return VersionSample(
         labels=(version.name, version.version),
-        state=version.state,
+        state=version.report()[0],
         ready=version.ready,
         queued=version.queued,
         queue_limit=version.entry.limits.queue,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rapidfuzz import process
@@ -22,6 +22,8 @@ class Readiness:
     reasons: dict[str, str] = field(default_factory=dict)
     #: Whether there is anything to judge by.
     counts: bool = True
+    #: Whether any model is ready.
+    some: bool = False
 
 
 class Registry:
@@ -89,12 +91,13 @@ class Registry:
         judged = self._judge()
         if judged.ready or self.draining or not judged.counts:
             return judged
-        return Readiness(self._was_ready and not self._strict, judged.reasons)
+        return replace(judged, ready=judged.some and self._was_ready and not self._strict)
 
     def note(self) -> None:
         """Called after every change of which versions there are, and of their states: what was ready once stays so.
 
-        A pod that was ready stays ready when a model fails later, unless the policy is strict.
+        A pod that was ready stays ready when a model fails later, unless the policy is strict, or no model is left
+        that answers.
         """
         if not self._was_ready:
             self._was_ready = self._judge().ready
@@ -108,10 +111,12 @@ class Registry:
         for version in serving:
             if version.ready:
                 ready.append(version.name)
-            elif version.state.loading:
-                reasons[version.label] = f"{version.state.value} for {version.phase_seconds:.1f} s"
+                continue
+            state, reason, seconds = version.report()
+            if state.loading:
+                reasons[version.label] = f"{state.value} for {seconds:.1f} s" + (f": {reason}" if reason else "")
             else:
-                reasons[version.label] = f"{version.state.value}: {version.reason}"
+                reasons[version.label] = f"{state.value}: {reason}"
         if self.draining:
             return Readiness(False, {"server": "draining", **reasons})
         if not serving:
@@ -122,7 +127,7 @@ class Registry:
             now = bool(ready)
         else:
             now = all(name in ready for name in self._policy)
-        return Readiness(now, reasons)
+        return Readiness(now, reasons, some=bool(ready))
 
 
 def now_serving(version: ModelVersion, *, named: bool) -> ModelVersion:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from ...protocol.errors import LoadError
@@ -34,6 +35,10 @@ class Replicas:
         self.all: list[Replica] = []
         #: Called with the reason when none of them serves any more; set by who loads them.
         self.on_lost: Callable[[str], None] = lambda reason: None
+        #: CLOCK_MONOTONIC seconds since when none of them has a worker that answers; None: one has.
+        self.silent_since: float | None = None
+        #: How the last worker ended that did so by itself; continues "its worker …".
+        self.last_end = ""
         self._life = life
         self._dispatcher = dispatcher
         self._channel = channel
@@ -88,6 +93,10 @@ class Replicas:
 
     def replica_ready(self, replica: Replica, ready: ReadyReply) -> None:
         self._learn(ready)
+        if self._life.state is ModelState.READY and self.silent_since is not None:
+            silence = time.monotonic() - self.silent_since
+            self._life.log.info("%s answers again, after %.1f s without a worker", self._life.label, silence)
+        self.silent_since = None
         if self._first_ready is not None and not self._first_ready.done():
             self._dispatcher.touch()
             self._life.move(ModelState.READY)
@@ -95,6 +104,8 @@ class Replicas:
 
     def replica_restarts(self, replica: Replica, reason: str, kind: str, delay: float) -> None:
         self._stats.restarts[kind] += 1
+        self.last_end = reason
+        self._note_silence()
         when = f"in {delay:g} s" if delay else "at once"
         self._life.log.warning("%s: its worker %s; the next one starts %s", replica.label, reason, when)
 
@@ -106,6 +117,8 @@ class Replicas:
 
     def replica_failed(self, replica: Replica, reason: str) -> float | None:
         """Seconds after which it may try again, beside others; None: there are none, this version has failed."""
+        self.last_end = reason
+        self._note_silence()
         if any(other.state in ("ready", "starting", "restarting") for other in self.all if other is not replica):
             self._life.log.error("%s rests for %g s, other replicas go on: %s", replica.label, REPLICA_REST, reason)
             return REPLICA_REST
@@ -114,6 +127,10 @@ class Replicas:
         elif self._life.state is ModelState.READY:
             self.on_lost(reason)
         return None
+
+    def _note_silence(self) -> None:
+        if self.silent_since is None and not any(replica.answers for replica in self.all):
+            self.silent_since = time.monotonic()
 
     def replica_may_return(self, replica: Replica) -> bool:
         state = self._life.state

@@ -175,12 +175,34 @@ class ModelVersion:
 
     @property
     def ready(self) -> bool:
-        """What the model's own `/ready` says: it answers, or a request would have it loaded."""
+        """What the model's own `/ready` says: a worker answers, or a request would have it loaded.
+
+        A restart is bridged for `ready_grace` seconds, so that a short one does not show.
+        """
         life = self._life
+        if life.state is ModelState.READY:
+            return self._silence < self.entry.ready_grace
         if life.wish is Wish.ON_DEMAND:
             again = life.state.loading and life.failures > 0  # what has failed is not ready while it is tried again
             return life.state is not ModelState.FAILED and not again
-        return life.state is ModelState.READY
+        return False
+
+    @property
+    def _silence(self) -> float:
+        """Seconds since it has had no worker that answers; 0: it has one."""
+        since = self._replicas.silent_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def report(self) -> tuple[ModelState, str, float]:
+        """What people and programs are told: its state, why, and seconds in it.
+
+        One that is READY and has had no worker for longer than a restart is bridged is LOADING to whoever asks: that
+        is what its next worker does.
+        """
+        life = self._life
+        if life.state is ModelState.READY and not self.ready:
+            return ModelState.LOADING, f"its worker {self._replicas.last_end}; the next one loads", self._silence
+        return life.state, life.reason, life.seconds
 
     @property
     def may_stream(self) -> bool:

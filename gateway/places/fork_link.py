@@ -18,6 +18,7 @@ from ...protocol.messages import (
     ForkRequest,
     KillRequest,
     Message,
+    PingRequest,
     PreloadRequest,
     StartedReply,
 )
@@ -64,12 +65,29 @@ class ForkServerLink:
         self._workers: dict[str, WorkerProcess] = {}
         self._unsent: deque[tuple[bytes, list[int]]] = deque()
         self._preloaded: deque[asyncio.Future[StartedReply]] = deque()
+        #: When it was asked whether it is there, and has not answered anything since; None: it has.
+        self._asked: float | None = None
 
     def attach(self, ours: socket.socket) -> None:
         """Begin to speak over this socket."""
         ours.setblocking(False)
         self._socket = ours
         self._loop.add_reader(ours.fileno(), self._receive)
+
+    def ping(self) -> float:
+        """Ask it for a sign of life, unless it owes one: seconds that it has owed it."""
+        now = self._loop.time()
+        if self._asked is not None:
+            return now - self._asked
+        self._asked = now
+        self.send(PingRequest())
+        return 0.0
+
+    @property
+    def imports(self) -> bool:
+        """It was asked for something that may take it long: to import, or to start a worker."""
+        starting = any(not worker.started.done() for worker in self._workers.values())
+        return starting or any(not each.done() for each in self._preloaded)
 
     async def preload(self, modules: list[str]) -> StartedReply:
         """Import modules in the fork server. Raises StarterEnded when it ends meanwhile."""
@@ -145,6 +163,7 @@ class ForkServerLink:
 
     def _take_all(self, data: bytes) -> None:
         """One message that makes no sense must not keep back those behind it."""
+        self._asked = None
         try:
             for message, _ in decode([data]):
                 self._take(message)

@@ -18,6 +18,7 @@ from .... import serving
 from ...protocol.errors import LoadError
 from ...protocol.limits import MAX_FORK_MESSAGE, TITLE_ROOM
 from ..environments.environments import Environment
+from ..system.processes import cpu_seconds, stopped
 from .fork_link import ForkServerLink
 from .output import OutputReader, output_log
 from .place import WorkerExit
@@ -29,6 +30,13 @@ BOOTSTRAP = Path(os.path.abspath(serving.__file__)).parent / "workers" / "bootst
 #: Seconds that a process may take to be gone after it has closed its end of the socket.
 END_GRACE = 2.0
 
+#: Seconds between two looks whether it is there, and after how many without an answer it is ended: of a process that
+#: is stopped (a signal, a frozen terminal), of one that runs, and of one that imports and uses no CPU time meanwhile.
+LOOK_EVERY = 1.0
+STOPPED_FOR = 3.0
+SILENT_FOR = 30.0
+STUCK_FOR = 300.0
+
 
 class ForkServer(ForkServerLink):
     """A fork server process of the gateway's own."""
@@ -37,6 +45,7 @@ class ForkServer(ForkServerLink):
         super().__init__(environment)
         self._environ = environ
         self._cwd = cwd
+        self._why = ""
 
     async def start(self, modules: list[str]) -> None:
         """Start the process and wait until it has imported `modules`. Raises LoadError. Cancelled, it ends it again."""
@@ -65,6 +74,7 @@ class ForkServer(ForkServerLink):
         self.output.close_writer()
         self.pid = self._process.pid
         self.attach(ours)
+        self._watching = asyncio.create_task(self._watch(), name=f"watch fork server {self.environment.label}")
         started = time.monotonic()
         try:
             reply = await self.preload(modules)
@@ -82,12 +92,39 @@ class ForkServer(ForkServerLink):
         if reply.error:
             log.warning("fork server of environment %s: %s", self.environment.label, reply.error)
 
+    async def _watch(self) -> None:
+        """End it when it is not there: nobody would hear of a worker's death, and nothing could be started or ended."""
+        busy, busy_at = 0.0, self._loop.time()
+        while not self.closed:
+            silent = self.ping()
+            if silent >= STOPPED_FOR:
+                halted, used = await asyncio.to_thread(self._look)
+                if used != busy or not self.imports:
+                    busy, busy_at = used, self._loop.time()
+                if halted:
+                    return self._give_up(f"was stopped for {silent:.0f} s, and killed")
+                if not self.imports and silent >= SILENT_FOR:
+                    return self._give_up(f"did not answer for {silent:.0f} s, and was killed")
+                if self._loop.time() - busy_at >= STUCK_FOR:
+                    return self._give_up(f"waited for something in an import for {STUCK_FOR:.0f} s, and was killed")
+            await asyncio.sleep(LOOK_EVERY)
+
+    def _look(self) -> tuple[bool, float]:
+        """Whether it is stopped, and its CPU time."""
+        return stopped(self.pid), cpu_seconds(self.pid) or 0.0
+
+    def _give_up(self, why: str) -> None:
+        self._why = why
+        log.error("the fork server of environment %s %s: its workers start anew", self.environment.label, why)
+        self._end_now()
+
     async def _how_it_ended(self) -> str:
         status = self._process.poll()
         if status is None:  # it is about to be gone
             status = await asyncio.to_thread(_wait_or_kill, self._process)
         self.output.close()
-        return str(WorkerExit(max(status, 0), max(-status, 0)))
+        self._watching.cancel()
+        return self._why or str(WorkerExit(max(status, 0), max(-status, 0)))
 
     def _last_words(self) -> str:
         return self.output.tail[-1] if self.output.tail else "it printed nothing"

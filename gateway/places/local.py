@@ -10,7 +10,7 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -106,8 +106,13 @@ class LocalWorker:
 class LocalPlace:
     """Workers of one kind of servers (`place.Place`)."""
 
-    def __init__(self, runtime_dir: Path, endpoint: str, environ: Mapping[str, str], servers: Servers) -> None:
-        """`endpoint`: where workers reach the gateway; `environ`: what variables for them are taken from."""
+    def __init__(
+        self, runtime_dir: Path, endpoint: Callable[[], str], environ: Mapping[str, str], servers: Servers
+    ) -> None:
+        """`endpoint`: sees to it that the directory is there, and says where workers reach the gateway.
+
+        `environ`: what variables for them are taken from.
+        """
         self._runtime_dir = runtime_dir
         self._endpoint = endpoint
         self._environ = environ
@@ -117,6 +122,7 @@ class LocalPlace:
         self._servers.want(environment, modules)
 
     async def start(self, order: WorkerOrder) -> StartedWorker:
+        self._endpoint()
         worker = LocalWorker(self._runtime_dir, order)
         try:
             server = await self._servers.get(order.environment)
@@ -129,7 +135,7 @@ class LocalPlace:
     def _spec(self, order: WorkerOrder, worker: LocalWorker) -> WorkerSpec:
         return replace(
             order.spec,
-            endpoint=self._endpoint,
+            endpoint=self._endpoint(),
             model_path=str(order.files.path) if order.files is not None else "",
             journal=str(worker.journal_path),
             cwd=str(worker.cwd),

@@ -94,6 +94,7 @@ class Replica:
         self._kill_reason = self._kill_cause = ""
         self._ready_at = 0.0
         self._answered = 0
+        self._in_request = False
         self._link: WorkerLink | None = None
         self._peer: Peer | None = None
         self._first_word: asyncio.Future[ReadyReply] = asyncio.get_running_loop().create_future()
@@ -134,7 +135,7 @@ class Replica:
         policy = RestartPolicy()
         ever_ready = False
         while True:
-            self._ready_at, self._answered = 0.0, 0
+            self._ready_at, self._answered, self._in_request = 0.0, 0, False
             hopeless = False
             try:
                 exit_ = await self._live()
@@ -153,7 +154,7 @@ class Replica:
                 break
             ever_ready = ever_ready or self._ready_at > 0
             uptime = time.monotonic() - self._ready_at if self._ready_at else 0.0
-            delay = policy.after_exit(uptime, self._answered)
+            delay = policy.after_exit(uptime, self._answered, in_request=self._in_request)
             if hopeless or delay is None:
                 if not hopeless:
                     reason = f"its worker {reason}, the last of {policy.exits} exits in a row"
@@ -228,6 +229,7 @@ class Replica:
         if worker is not None:
             begun, self._last_memory = worker.begun(), worker.memory
         self._answered = link.answered
+        self._in_request = any(number in begun for number in link.held)
         self.worker = self._link = self._peer = None
         self._take_metrics(StatsReply())
         if self._first_word.done() and not self._first_word.cancelled():

@@ -61,6 +61,14 @@ def alive(pid: int) -> bool:
         return not os.path.isdir("/proc/self") and _takes_signals(pid)
 
 
+def stopped(pid: int) -> bool:
+    """Whether a signal has stopped it."""
+    try:
+        return _stat(pid)[0] == b"T"
+    except (OSError, IndexError):
+        return False
+
+
 def _stat(pid: int) -> list[bytes]:
     """The fields of its `stat`, from its state on: the name before it may hold anything. Raises OSError."""
     with open(f"/proc/{pid}/stat", "rb") as file:

@@ -92,8 +92,8 @@ def test_the_sections_have_the_keys_of_the_documentation() -> None:
         return " ".join(sorted(keys_of(section)))
 
     assert keys(EntryDefaults) == (
-        "batching devices env environment image limits load_timeout model_type pdf pythonpath replicas retry start "
-        "threads timeout warmup"
+        "batching devices env environment image limits load_timeout model_type pdf pythonpath ready_grace replicas "
+        "retry start threads timeout warmup"
     )
     assert keys_of(ModelSettings).keys() - keys_of(EntryDefaults).keys() == {
         *("name", "uri", "version", "service", "default", "follow", "pinned")

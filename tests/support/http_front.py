@@ -84,6 +84,9 @@ class Model:
     def ready(self) -> bool:
         return self.state is ModelState.READY
 
+    def report(self) -> tuple[ModelState, str, float]:
+        return self.state, self.reason, self.phase_seconds
+
     def check_queue(self) -> None:
         if self.full:
             raise QueueFull("its queue is full", retry_after=2.0)

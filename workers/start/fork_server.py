@@ -31,6 +31,8 @@ from ...protocol.messages import (
     ForkRequest,
     KillRequest,
     Message,
+    PingReply,
+    PingRequest,
     PreloadRequest,
     StartedReply,
 )
@@ -58,11 +60,13 @@ class ForkServer:
         wake_end.setblocking(False)
         self._wake_end = wake_end
         self._asked_to_end = self._importing = False
+        self._folder = ""
         self._kit = sys.argv[3] if len(sys.argv) > 3 else ""
 
     def run(self) -> int:
         # Without workers at once, even in the midst of an import that does not end; see `_start`.
         linux.die_with_parent(self._parent)
+        self._folder = os.getcwd()
         linux.become_subreaper()
         linux.set_oom_score(OOM_SCORE)
         linux.set_title(f"modelhub: fork server (Python {sys.version_info[0]}.{sys.version_info[1]})")
@@ -123,6 +127,8 @@ class ForkServer:
                     self._send(ForkedReply(token=message.token, error=f"{type(problem).__name__}: {problem}"))
             elif isinstance(message, KillRequest):
                 self._kill(message)
+            elif isinstance(message, PingRequest):
+                self._send(PingReply())
             elif isinstance(message, PreloadRequest):
                 started = time.monotonic_ns()
                 error = self._preload(message.modules)
@@ -147,6 +153,8 @@ class ForkServer:
         new = [name for name in modules if name not in self._imported]
         if not new:
             return ""
+        with contextlib.suppress(OSError):
+            os.chdir(self._folder)  # the folder that it stood in may have been removed, and made anew
         problems = []
         self._importing = True
         try:

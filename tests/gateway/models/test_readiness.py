@@ -157,18 +157,21 @@ async def test_readiness_after_a_failure_does_not_depend_on_who_asked_before(
     asked_before: bool, strict: bool, resources: Any, tmp_path: Path
 ) -> None:
     """Nobody need have asked while it was ready: that it was is noted when it becomes so."""
-    entry = {"name": "m", "uri": "./model"}
+    entries = [{"name": name, "uri": "./model"} for name in ("m", "other")]
     registry = Registry(strict=strict)
-    found = Catalog(Settings.model_validate({"models": [entry]}), registry, resources, Sizes(tmp_path))
-    version = registry.find("m")
+    found = Catalog(Settings.model_validate({"models": entries}), registry, resources, Sizes(tmp_path))
+    version, other = registry.find("m"), registry.find("other")
     assert not registry.readiness().ready
     for state in UP:
         version._life.move(state)
+        other._life.move(state)
     if asked_before:
         assert registry.readiness().ready
     version._life.move(ModelState.FAILED, "it is broken")
     assert registry.readiness().ready is not strict
     assert registry.readiness().reasons == {"m/1": "FAILED: it is broken"}
+    other._life.move(ModelState.FAILED, "it is broken, too")
+    assert not registry.readiness().ready, "nothing is left that answers"
     await found.close(0)
 
 

@@ -82,7 +82,7 @@ class Stage:
         self.channel = Channel()
         self.fork_servers = ForkServers(dict(os.environ), folder)
         endpoint = self.channel.bind(folder / "workers.sock")
-        self.place = LocalPlace(folder, endpoint, dict(os.environ), self.fork_servers)
+        self.place = LocalPlace(folder, lambda: endpoint, dict(os.environ), self.fork_servers)
         self.folder = folder
         self.dispatcher = Dispatcher("m/1", limit=10, retry=True)
         self.owner = Owner()

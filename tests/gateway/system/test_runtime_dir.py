@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from modelhub.serving.gateway.system.runtime_dir import make_runtime_dir, remove_runtime_dir
+from modelhub.serving.gateway.system.runtime_dir import RuntimeDir
 from modelhub.serving.workers.start import priming
 
 MAKE = """
 import sys
-from modelhub.serving.gateway.system.runtime_dir import make_runtime_dir
-print(make_runtime_dir(), flush=True)
+from modelhub.serving.gateway.system.runtime_dir import RuntimeDir
+kept = RuntimeDir()
+print(kept.path, flush=True)
 sys.stdin.read()
 """
 
@@ -33,11 +34,12 @@ def test_what_a_killed_gateway_has_left_goes_with_the_next_start(
         others = {base / "modelhub-mine", base / "modelhub-run-link"}
         killed.kill()
         killed.wait()
-        own = make_runtime_dir()
+        kept = RuntimeDir()
+        own = kept.path
         assert set(base.iterdir()) == {places[1], own, *others}
         assert own.stat().st_mode & 0o777 == 0o700
     assert places[1].is_dir(), "it has ended without removing it"
-    remove_runtime_dir(make_runtime_dir())
+    RuntimeDir().remove()
     assert set(base.iterdir()) == {own, *others}
 
 
