@@ -1,4 +1,8 @@
-"""The restart policy of one worker slot: at once, then with backoff, then not at all."""
+"""The restart policy of one worker slot: at once, then with backoff, then not at all.
+
+What ends a worker in the midst of a request is that request's doing, as far as anybody can tell: others must not go
+unanswered for it. Such deaths delay the next start by little, and never make it the last.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ MAX_DELAY = 30.0
 STABLE_AFTER = 10.0  # a worker that stayed up this long clears the count,
 STABLE_ANSWERS = 100  # and so does one that answered this many requests: it works, something else kills it
 BUDGET = 5  # exits in a row, none of them stable, until the version is FAILED
+MAX_REQUEST_DELAY = 1.0  # after deaths in a row that requests have caused, none of whose workers answered anything
 
 
 class RestartPolicy:
@@ -14,9 +19,15 @@ class RestartPolicy:
 
     def __init__(self) -> None:
         self.exits = 0
+        self._fruitless = 0
 
-    def after_exit(self, uptime: float, answered: int) -> float | None:
-        """`uptime`: seconds that the worker was READY, 0 if it never was; `answered`: requests it answered."""
+    def after_exit(self, uptime: float, answered: int, *, in_request: bool = False) -> float | None:
+        """`uptime`: seconds that the worker was READY, 0 if it never was; `answered`: requests it answered.
+
+        `in_request`: it ran one when it ended.
+        """
+        if uptime and in_request:
+            return self._after_request(answered)
         if uptime >= STABLE_AFTER or answered >= STABLE_ANSWERS:
             self.exits = 0
         self.exits += 1
@@ -25,3 +36,10 @@ class RestartPolicy:
         if self.exits == 1:
             return 0.0
         return float(min(FIRST_DELAY * 2 ** (self.exits - 2), MAX_DELAY))
+
+    def _after_request(self, answered: int) -> float:
+        """At once, unless one request after the other ends its worker: those may not keep the machine busy."""
+        self._fruitless = 0 if answered else self._fruitless + 1
+        if self._fruitless <= 1:
+            return 0.0
+        return float(min(FIRST_DELAY * 2 ** (self._fruitless - 2), MAX_REQUEST_DELAY))
