@@ -57,6 +57,7 @@ ALWAYS = {
     "PYTHONUNBUFFERED": "1",
     "MODELHUB_WORKER": "1",  # a model may want to know that it is being served
     "MPLBACKEND": "Agg",
+    "_MLFLOW_IS_IN_SERVING_ENVIRONMENT": "true",  # type hints then take dates and bytes as JSON has them
 }
 
 

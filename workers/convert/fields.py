@@ -131,7 +131,7 @@ class FieldInputs:
     # ---- records ---------------------------------------------------------------------------------
 
     def _table(self, data: Any) -> ModelInput:
-        rows = as_rows(data)
+        rows = as_rows(data, mixed=self._signature.from_type_hint)
         if self._signature.from_type_hint:
             return ModelInput(data=rows, rows=len(rows))
         if not self._fields:

@@ -44,13 +44,13 @@ def records_of_csv(raw: bytes, text_columns: Collection[str] = frozenset()) -> L
     return [dict(zip(names, row)) for row in frame.itertuples(index=False, name=None)]
 
 
-def as_rows(data: Any) -> List[Any]:
-    """The rows of `data`: a list of objects, of lists or of values; one object is one row."""
+def as_rows(data: Any, *, mixed: bool = False) -> List[Any]:
+    """The rows of `data`: a list of objects, of lists or of values (`mixed`: of all these); one object is one row."""
     rows = [data] if isinstance(data, dict) else data
     if not isinstance(rows, list) or not rows:
         raise InvalidRequest('the table must be records (objects), at least one: {"data": [{"column": 1}]}')
     kinds = set(map(type, rows))
-    if len(kinds) > 1 and (dict in kinds or list in kinds):
+    if not mixed and len(kinds) > 1 and (dict in kinds or list in kinds):
         raise InvalidRequest("the rows of the table are of different kinds: send objects only")
     return rows
 

@@ -12,6 +12,7 @@ _SCHEMA_ERRORS = (
     "Failed to enforce schema",
     "Failed to enforce model input schema",
     "Failed to validate data against type hint",
+    "Failed to validate the input data against the type hint",
     "Invalid parameters found",
     "Model is missing inputs",
     "Input schema validation failed",
@@ -23,6 +24,8 @@ _DETAIL = re.compile(
     r"validation errors? for \w+\\n([\w.]{1,100})\\n  (Field required|Input should be [^\[\\]{1,100}) \[type="
     r"|'(Expected type \w+, but got \w+)'"
 )
+#: What follows a type hint that the data do not fit is Python's own error, which quotes them.
+_AGAINST_HINT = re.compile(r"^(Failed to validate the input data against the type hint `.*`)\. Error: .*", re.DOTALL)
 _COMPLAINT_LIMIT = 600
 
 
@@ -47,6 +50,11 @@ def schema_complaint(error: BaseException) -> str:
         return ""
     inner = error.__context__
     text = str(inner if type(inner).__name__ == "MlflowException" else error)
+    against = _AGAINST_HINT.match(text)
+    if against:
+        return (
+            f"{against[1][:_COMPLAINT_LIMIT]}: dates are ISO 8601 text, like 2024-01-31T12:00:00, and bytes are base64"
+        )
     text, _, elements = text.partition(", invalid elements")
     detail = _DETAIL.search(elements)
     text = ": ".join([_VALUE.sub("", text), *(filter(None, detail.groups()) if detail else ())])
