@@ -17,7 +17,7 @@ COMPILE = $(UV) pip compile --universal --upgrade --no-header --no-annotate --no
 ARGS ?=
 ONCE ?=
 
-.PHONY: help install check test test-batches test-clients test-pythons test-transformer demo demo-models bench proto constraints clean
+.PHONY: help install check test test-batches test-clients test-hardening test-pythons test-transformer demo demo-models bench proto constraints clean
 
 help:  # the list that you are reading
 	@echo "usage: make TARGET"
@@ -34,13 +34,16 @@ check: $(INSTALLED)  ## lint, format, strict types, and which folder, room and f
 	@echo "==> import circles";    $(BIN)/python tests/support/imports.py
 
 test: $(INSTALLED) $(CLIENTS)  ## all tests, with real servers, workers and clients (ARGS="-k name" narrows them)
-	@echo "==> pytest"; $(BIN)/pytest --ignore=tests/pythons --ignore=tests/transformer $(ARGS)
+	@echo "==> pytest"; $(BIN)/pytest --ignore=tests/pythons --ignore=tests/transformer --ignore=tests/hardening $(ARGS)
 
 test-clients: $(INSTALLED) $(CLIENTS)  ## only the unmodified clients: tritonclient, kserve, mlserver, perf_analyzer, schemathesis
 	@echo "==> pytest tests/clients"; $(BIN)/pytest tests/clients $(ARGS)
 
 test-batches: $(INSTALLED)  ## 10,000 answers of each model of many outputs, to up to 32 clients: nobody gets another one's
 	@echo "==> pytest tests/end_to_end/test_many_clients.py"; BATCH_ANSWERS=10000 $(BIN)/pytest tests/end_to_end/test_many_clients.py $(ARGS)
+
+test-hardening: $(INSTALLED) .venvs/hardening/.installed  ## the gateway against a real Chromium, behind a real nginx (installed when missing)
+	@echo "==> pytest tests/hardening"; $(BIN)/pytest tests/hardening $(ARGS)
 
 test-pythons: $(INSTALLED)  ## models from other Pythons and old MLflow versions, side by side
 	@echo "==> pytest tests/pythons"; $(BIN)/pytest tests/pythons $(ARGS)
@@ -98,6 +101,13 @@ $(INSTALLED): pyproject.toml constraints.txt | $(UV)
 	@test -x .venvs/$*/bin/python || $(UV) venv --quiet --python $(BIN)/python .venvs/$*
 	@$(UV) pip install --quiet --compile-bytecode --python .venvs/$*/bin/python -r tests/clients/$*.txt
 	@test $* != perf_analyzer || .ci/install-libb64
+	@touch $@
+
+.venvs/hardening/.installed: tests/hardening/package.json
+	@.ci/install-hardening
+	@echo "==> what drives the browser in .venvs/hardening"
+	@mkdir -p .venvs/hardening && cp tests/hardening/package.json .venvs/hardening
+	@npm install --silent --no-audit --no-fund --prefix .venvs/hardening
 	@touch $@
 
 # ---- deploy/ ---------------------------------------------------------------------------------------

@@ -70,6 +70,7 @@ class Served:
         config["server"] = {
             "host": "127.0.0.1",
             "port": 0,
+            "admin": "same",
             "state_dir": str(folder / "state"),
             "log": {"level": "error"},
         }
@@ -78,10 +79,13 @@ class Served:
         self.process = subprocess.Popen([str(MODELHUB), "serve", str(file)], stderr=subprocess.DEVNULL)
         note = folder / "state" / "gateways" / f"{self.process.pid}@{os.uname().nodename}.json"
         wait_for(note.exists, 30)
-        self.url = json.loads(note.read_text())["url"]
+        said = json.loads(note.read_text())
+        self.url = said["url"]
+        self.token = Path(said["token_file"]).read_text().strip()
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, headers=headers), timeout=60) as answer:
             return json.load(answer)
 
     def post(self, path: str, body: bytes = b"") -> None:

@@ -19,6 +19,7 @@ NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$"
 #: A registered model's name alone; a logged model's id (models:/m-…) needs no version.
 _UNPINNED = re.compile(r"models:/(?!m-)[^/@]+")
 _VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+_HOST_NAME_PATTERN = r"^[A-Za-z0-9_.:-]{1,253}$"
 _TARGET_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_.]*$"
 
 
@@ -101,6 +102,12 @@ def _target(value: str) -> str:
     return value
 
 
+def _host_name(value: str) -> str:
+    if not re.fullmatch(_HOST_NAME_PATTERN, value):
+        raise ValueError(f"{value[:100]!r} is not the name of a host; write the name alone, such as models.example.com")
+    return value
+
+
 def _version(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -158,6 +165,9 @@ VariableName = Annotated[
     str, AfterValidator(_variable), WithJsonSchema({"type": "string", "pattern": _VARIABLE_PATTERN})
 ]
 """The name of an environment variable."""
+
+HostName = Annotated[str, AfterValidator(_host_name), WithJsonSchema({"type": "string", "pattern": _HOST_NAME_PATTERN})]
+"""The name of a host, or an address."""
 
 ClassTarget = Annotated[str, AfterValidator(_target), WithJsonSchema({"type": "string", "pattern": _TARGET_PATTERN})]
 """package.module:Class"""

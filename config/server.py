@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from ..protocol.model_cache import default_state_dir
-from .fields import NAME_PATTERN, AnyCase, FromShell, Listed, LocalPath, Name, NoBool, Section
+from .fields import NAME_PATTERN, AnyCase, FromShell, HostName, Listed, LocalPath, Name, NoBool, Section
 from .quantities import Duration, PositiveSize, Size
 
 ADMIN_PORT = 8081
@@ -84,9 +84,18 @@ class ServerSettings(Section):
             {"anyOf": [{"enum": ["same", "off", None]}, {"type": "integer", "minimum": 0, "maximum": 65535}]}
         ),
     ] = None
-    """Where /status, load, unload and reload are: same (as port), off, or a port of 127.0.0.1.
+    """Where /status, load, unload and reload are: same (as port, and grpc_port), off, or a port of 127.0.0.1.
 
-    None: same when host is loopback, else 8081."""
+    None: 8081 of 127.0.0.1, or any free one where that is taken."""
+
+    admin_auth: Literal["token", "off"] = "token"
+    """token: they want the token that a gateway makes at each start (<state_dir>/gateways/*.token); off: none."""
+
+    admin_hosts: Annotated[tuple[HostName, ...], Listed] = ()
+    """Names, beside its address, that they may be asked for by: what a client has in Host."""
+
+    load_overrides: Annotated[tuple[Literal["uri", "env", "environment", "pythonpath", "service"], ...], Listed] = ()
+    """Which of uri, env, environment, pythonpath and service a load may override; other keys it may in any case."""
 
     max_body: PositiveSize = 64 << 20
     """Bytes of a request's body at most; larger ones get 413."""
@@ -145,7 +154,5 @@ class ServerSettings(Section):
 
     @property
     def admin_place(self) -> Literal["same", "off"] | int:
-        """`admin` with its default decided: the main port when that is loopback's, else port 8081 of 127.0.0.1."""
-        if self.admin is not None:
-            return self.admin
-        return "same" if self.is_loopback else ADMIN_PORT
+        """`admin` with its default decided: port 8081 of 127.0.0.1."""
+        return ADMIN_PORT if self.admin is None else self.admin

@@ -110,7 +110,7 @@ async def _serve(
             Descriptions(registry, parts.fetcher),
             Metrics(parts.counters, budget, parts.starters),
             parts.counters,
-            Control(catalog, follower),
+            lambda guard, is_open: Control(catalog, follower, guard, is_open=is_open),
         )
         announcer.url = await stack.enter_async_context(listening(server, doors))
         catalog.load_eager()

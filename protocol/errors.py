@@ -32,6 +32,18 @@ class InvalidRequest(ServingError, ValueError):
     code = "invalid_request"
 
 
+class Unauthenticated(ServingError):
+    """Who asks must show first who it is: a token is missing, or is another one."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(ServingError):
+    """Who asks may not do this, whoever it is."""
+
+    code = "forbidden"
+
+
 class NotFound(ServingError, LookupError):
     """No such model, version or route."""
 

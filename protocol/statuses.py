@@ -22,6 +22,8 @@ CLIENT_GONE = 499  # nobody reads it: it is for the counters
 STATUSES: Dict[str, Statuses] = {
     "invalid_request": Statuses(400, "INVALID_ARGUMENT"),
     "config": Statuses(400, "INVALID_ARGUMENT"),  # a reload, or a load's own keys
+    "unauthenticated": Statuses(401, "UNAUTHENTICATED"),
+    "forbidden": Statuses(403, "PERMISSION_DENIED"),
     "not_found": Statuses(404, "NOT_FOUND"),
     "too_large": Statuses(413, "RESOURCE_EXHAUSTED"),
     "unsupported_media_type": Statuses(415, "INVALID_ARGUMENT"),

@@ -9,24 +9,27 @@ from typing import Any
 import pytest
 
 from modelhub.serving.gateway.dataplane.budget import Budget
+from modelhub.serving.gateway.dataplane.control import Control
 from modelhub.serving.gateway.dataplane.descriptions import Descriptions
 from modelhub.serving.gateway.dataplane.inference import Inference
 from modelhub.serving.gateway.grpc.service import SERVICE
 from modelhub.serving.gateway.http.app import make_app
 from modelhub.serving.gateway.metrics.scrape import Metrics
 from modelhub.serving.gateway.models.registry import Registry
+from modelhub.serving.gateway.security.guard import guard_of
 from modelhub.serving.gateway.telemetry.counters import Counters
 from modelhub.serving.protocol.statuses import STATUSES
 
 TEXT = (Path(__file__).parents[1] / "docs/protocol.md").read_text(encoding="utf-8")
-#: Parts of a page that /docs is made of, and what is for operators.
-LEFT_OUT = {"/docs/start.js", "/docs/{file}", "/admin/{action}", "/v2/"}
+#: Parts of a page that /docs is made of.
+LEFT_OUT = {"/docs/start.js", "/docs/{file}", "/v2/"}
 
 
 def routes() -> list[str]:
     registry, counters, budget, nobody = Registry(), Counters(), Budget(1, 1), None
     about = Descriptions(registry, nobody)  # type: ignore[arg-type]
-    app: Any = make_app(Inference(registry, budget), about, Metrics(counters, budget), counters)
+    control = Control(nobody, nobody, guard_of("127.0.0.1", None))  # type: ignore[arg-type]
+    app: Any = make_app(Inference(registry, budget), about, Metrics(counters, budget), counters, control)
     found = set()
     for resource in app.router.resources():
         path = resource.canonical

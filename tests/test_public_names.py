@@ -14,7 +14,7 @@ NAMES = {
     *("ModelhubModelService", "AutoModelPredictor", "ImageModelService", "TextModelService", "TabularModelService"),
     *("ServingError", "InvalidRequest", "NotFound", "TooLarge", "UnsupportedMediaType", "QueueFull", "ModelError"),
     *("NotSupported", "NotReady", "WorkerLost", "DeadlineExceeded", "Cancelled", "ConfigError", "LoadError"),
-    "WireError",
+    *("WireError", "Unauthenticated", "Forbidden"),
 }
 
 

@@ -1,7 +1,8 @@
 """What commands ask of a running gateway over HTTP: `modelhub status` and `modelhub reload`.
 
-A running gateway leaves `<state_dir>/gateways/<pid>@<host>.json` with `{"pid", "host", "url", "admin_url", "started"}`;
-without a URL the newest one of this host whose process is alive is asked.
+A running gateway leaves `<state_dir>/gateways/<pid>@<host>.json` with `{"pid", "host", "url", "admin_url", "grpc_url",
+"token_file", "started"}`; without a URL the newest one of this host whose process is alive is asked. Its token comes
+from the file that the note names, or, for a gateway elsewhere, from the variable MODELHUB_ADMIN_TOKEN.
 """
 
 from __future__ import annotations
@@ -21,26 +22,60 @@ from ..system.processes import alive
 #: Seconds. Reloading reads files and asks the registry before it answers.
 _STATUS_WITHIN = 10.0
 _RELOAD_WITHIN = 60.0
+#: The variable with the token of a gateway that has left no note here.
+TOKEN_VARIABLE = "MODELHUB_ADMIN_TOKEN"
+
+
+#: Statuses: the token is missing or wrong; not from here.
+_REFUSED = (401, 403)
 
 
 class Running(NamedTuple):
     """A gateway of this machine, from the file that it keeps while it runs."""
 
     pid: int
+    #: For operators, and everybody's.
     url: str
+    main_url: str
     started: float
+    #: Where its token is; "" where it wants none.
+    token_file: str
 
 
-def find_gateway(flags: Mapping[str, str]) -> str:
-    """The address (the admin port's) of the newest gateway that runs here. Raises NotFound."""
+class Address(NamedTuple):
+    """Where a gateway is asked, and the token that it wants; "" where none is known."""
+
+    url: str
+    token: str = ""
+
+
+def find_gateway(flags: Mapping[str, str], url: str | None = None) -> Address:
+    """The address (the admin port's) of the newest gateway that runs here, or `url`, and its token. Raises NotFound.
+
+    A token is sent only where it belongs: to the gateway whose note names it, or where the variable was set.
+    """
     state_dir = Path(load_server(flags=flags).state_dir)
-    newest = next(iter(running_gateways(state_dir)), None)
+    running = running_gateways(state_dir)
+    if url is not None:
+        wanted = _plain(url)
+        running = [one for one in running if wanted in (_plain(one.url), _plain(one.main_url))]
+    newest = next(iter(running), None)
+    token = os.environ.get(TOKEN_VARIABLE) or (_token_in(newest.token_file) if newest is not None else "")
+    if url is not None:
+        return Address(url, token)
     if newest is None:
         raise NotFound(
             f"no gateway is running here (none has left its address in {state_dir / 'gateways'}); "
             "start one with 'modelhub serve', or give its URL"
         )
-    return newest.url
+    return Address(newest.url, token)
+
+
+def _token_in(file: str) -> str:
+    try:
+        return Path(file).read_text().strip() if file else ""
+    except OSError:
+        return ""  # another user's gateway: it will say that a token is missing
 
 
 def running_gateways(state_dir: Path) -> list[Running]:
@@ -50,7 +85,9 @@ def running_gateways(state_dir: Path) -> list[Running]:
     for path in (state_dir / "gateways").glob("*.json"):
         try:
             said = json.loads(path.read_text())
-            one = Running(int(said["pid"]), str(said.get("admin_url") or said["url"]), float(said["started"]))
+            url, admin_url = str(said["url"]), str(said.get("admin_url") or said["url"])
+            token_file, started = str(said.get("token_file", "")), float(said["started"])
+            one = Running(int(said["pid"]), admin_url, url, started, token_file)
         except (OSError, ValueError, KeyError, TypeError):
             continue  # half written, or of another version: its gateway can still be asked by its URL
         if said.get("host", here) == here and alive(one.pid):
@@ -58,12 +95,14 @@ def running_gateways(state_dir: Path) -> list[Running]:
     return sorted(found, key=lambda one: one.started, reverse=True)
 
 
-def fetch_status(address: str) -> dict[str, Any]:
+def fetch_status(address: Address) -> dict[str, Any]:
     """The gateway's status (`GET /status`); ServingError names the address and what to do."""
-    url = _url(address, "/status")
+    url = _url(address.url, "/status")
     try:
-        status = _ask(url, None, _STATUS_WITHIN)
+        status = _ask(url, None, address.token, _STATUS_WITHIN)
     except urllib.error.HTTPError as error:
+        if error.code in _REFUSED:
+            raise _refused(url, error) from None
         raise ServingError(
             f"{url} answered {error.code}; /status is on the admin address of a gateway (server.admin)"
         ) from None
@@ -72,15 +111,17 @@ def fetch_status(address: str) -> dict[str, Any]:
     return status
 
 
-def reload(address: str) -> str:
+def reload(address: Address) -> str:
     """Have it read its configuration again (`POST /admin/reload`); what has changed.
 
     Raises ConfigError, with the gateway's words, when its file is not valid.
     """
-    url = _url(address, "/admin/reload")
+    url = _url(address.url, "/admin/reload")
     try:
-        answer = _ask(url, b"", _RELOAD_WITHIN)
+        answer = _ask(url, b"", address.token, _RELOAD_WITHIN)
     except urllib.error.HTTPError as error:
+        if error.code in _REFUSED:
+            raise _refused(url, error) from None
         said = _error_of(error)
         if error.code == 400:
             raise ConfigError(f"nothing was changed: {said}") from None
@@ -91,19 +132,38 @@ def reload(address: str) -> str:
     return str(answer["changes"])
 
 
+def _base(address: str) -> str:
+    """The address as a URL without a path of ours."""
+    base = (address if "://" in address else f"http://{address}").rstrip("/")
+    for path in ("/status", "/admin/reload"):
+        base = base.removesuffix(path)
+    return base.rstrip("/")
+
+
+def _plain(address: str) -> str:
+    """Two addresses of one gateway on this machine are the same."""
+    return _base(address).replace("://localhost:", "://127.0.0.1:")
+
+
 def _url(address: str, path: str) -> str:
-    base = address if "://" in address else f"http://{address}"
+    base = _base(address)
     if not base.startswith(("http://", "https://")):
         raise ServingError(f"{address} is no http address")
-    return base.rstrip("/").removesuffix(path) + path
+    return base + path
 
 
-def _ask(url: str, body: bytes | None, within: float) -> Any:
+def _refused(url: str, error: urllib.error.HTTPError) -> ServingError:
+    hint = f"; set {TOKEN_VARIABLE} to what the gateway's token file holds" if error.code == _REFUSED[0] else ""
+    return ServingError(f"{url} answered {error.code}: {_error_of(error)}{hint}")
+
+
+def _ask(url: str, body: bytes | None, token: str, within: float) -> Any:
     """The answer's JSON. Raises HTTPError for another status than 200, ServingError where no gateway answers."""
     # Proxies of the environment are not for a gateway that is usually on this machine.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        with opener.open(urllib.request.Request(url, body), timeout=within) as answer:
+        with opener.open(urllib.request.Request(url, body, headers), timeout=within) as answer:
             return json.load(answer)
     except urllib.error.HTTPError:
         raise
@@ -113,6 +173,13 @@ def _ask(url: str, body: bytes | None, within: float) -> Any:
         raise ServingError(f"{url} did not answer within {within:.0f} s") from None
     except (ValueError, OSError) as error:
         raise ServingError(f"{url} did not answer as a gateway does ({error})") from None
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A gateway sends nobody elsewhere, least of all with its token."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 def _error_of(error: urllib.error.HTTPError) -> str:

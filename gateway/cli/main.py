@@ -17,6 +17,7 @@ from ...protocol.errors import ConfigError, ServingError
 
 if TYPE_CHECKING:
     from ..artifacts.fetcher import Resolved
+    from .client import Address
 
 _SETTINGS = ("--server.", "--defaults.")
 _EPILOG = (
@@ -214,7 +215,7 @@ def _status(args: argparse.Namespace) -> int:
         return 0
     from .status import show
 
-    show(status, address)
+    show(status, address.url)
     return 0
 
 
@@ -225,9 +226,8 @@ def _reload(args: argparse.Namespace) -> int:
     return 0
 
 
-def _gateway(args: argparse.Namespace) -> str:
-    """The address that was given, else that of the newest gateway that runs here."""
+def _gateway(args: argparse.Namespace) -> Address:
+    """The address that was given, else that of the newest gateway that runs here; and its token."""
     from .client import find_gateway
 
-    address = args.address if args.address is not None else args.url
-    return address if address is not None else find_gateway(args.flags)
+    return find_gateway(args.flags, args.address if args.address is not None else args.url)

@@ -19,6 +19,7 @@ from ...protocol.messages import InferRequest
 from ..dataplane.inference import Exchange, client_timeout
 from ..dataplane.statuses import statuses
 from ..dispatch.queue import bounded, priority_of
+from ..security.guard import Approach, bearer_of
 from ..telemetry.counters import Counters
 from ..telemetry.requests import Caller, safe_id
 from .generated import open_inference_pb2 as pb
@@ -90,6 +91,21 @@ def _priority(request: pb.ModelInferRequest) -> int:
         return InferRequest.priority
     parameter = request.parameters["priority"]
     return bounded(parameter.int64_param or parameter.uint64_param)
+
+
+def approach(context: Context) -> Approach:
+    """Who calls, as the guard wants to know it: browsers speak no gRPC, but what is in front may speak it for them."""
+    said: dict[str, str] = {}
+    for name, value in context.invocation_metadata() or ():
+        if isinstance(value, str):
+            said[name] = f"{said[name]}, {value}" if name in said else value
+    return Approach(
+        host=said.get("host"),
+        origin=said.get("origin"),
+        fetch_site=said.get("sec-fetch-site"),
+        bearer=bearer_of(said.get("authorization")),
+        peer="unix" if context.peer().startswith("unix:") else "tcp",
+    )
 
 
 # ---- messages ------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ async def listening(
     inference: Inference,
     about: Descriptions,
     counters: Counters,
-    control: Control | None,
+    control: Control,
 ) -> AsyncIterator[str]:
     """A gRPC server on `grpc_port`; yields its address, host:port. Raises ConfigError if the port is taken."""
     assert settings.grpc_port is not None

@@ -14,17 +14,19 @@ import grpc
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
-from ...protocol.errors import NotFound, NotSupported
-from ..dataplane.control import Control
+from ...protocol.errors import NotFound
+from ..dataplane.control import Control, Operator
 from ..dataplane.descriptions import SCHEDULE_POLICY, Descriptions
 from ..dataplane.inference import Inference
 from ..dataplane.statistics import statistics
 from ..telemetry.counters import Counters
-from .call import Context, abort, aside, parse
+from .call import Context, abort, approach, aside, parse
 from .generated import open_inference_pb2 as pb
 from .inference import GrpcInference
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+#: Calls that change the server: their methods are given the operator that their caller is admitted as.
+CONTROL = frozenset({"RepositoryModelLoad", "RepositoryModelUnload"})
 
 
 def _parameter(value: pb.ModelRepositoryParameter) -> Any:
@@ -35,8 +37,8 @@ def _parameter(value: pb.ModelRepositoryParameter) -> Any:
 class InferenceService:
     """One method per call of the service, named as it in snake_case: request -> answer, or a ServingError."""
 
-    def __init__(self, inference: Inference, about: Descriptions, counters: Counters, control: Control | None) -> None:
-        """`control`: loads and unloads; None where that is not open."""
+    def __init__(self, inference: Inference, about: Descriptions, counters: Counters, control: Control) -> None:
+        """`control`: the door to loads and unloads, perhaps closed."""
         self._about = about
         self._registry = about.registry
         self._counters = counters
@@ -79,21 +81,18 @@ class InferenceService:
         rows = self._about.index(only_ready=request.ready)
         return pb.RepositoryIndexResponse(models=[pb.RepositoryIndexResponse.ModelIndex(**row) for row in rows])
 
-    async def repository_model_load(self, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
+    async def repository_model_load(
+        self, request: pb.RepositoryModelLoadRequest, operator: Operator
+    ) -> pb.RepositoryModelLoadResponse:
         parameters = {name: _parameter(value) for name, value in request.parameters.items()}
-        await self._operators().load(request.model_name, None, parameters)
+        await operator.load(request.model_name, None, parameters)
         return pb.RepositoryModelLoadResponse()
 
     async def repository_model_unload(
-        self, request: pb.RepositoryModelUnloadRequest
+        self, request: pb.RepositoryModelUnloadRequest, operator: Operator
     ) -> pb.RepositoryModelUnloadResponse:
-        await self._operators().unload(request.model_name, None)
+        await operator.unload(request.model_name, None)
         return pb.RepositoryModelUnloadResponse()
-
-    def _operators(self) -> Control:
-        if self._control is None:
-            raise NotSupported("models are loaded and unloaded on the admin port (server.admin), not here")
-        return self._control
 
     # ---- gRPC's table ----------------------------------------------------------------------------
 
@@ -106,16 +105,19 @@ class InferenceService:
         for method in SERVICE.methods:
             if method.name not in found:
                 name = "".join(f"_{each.lower()}" if each.isupper() else each for each in method.name)[1:]
-                handler = self._on_bytes(getattr(pb, method.input_type.name), getattr(self, name))
+                kind, answer = getattr(pb, method.input_type.name), getattr(self, name)
+                handler = self._on_bytes(kind, answer, changes=method.name in CONTROL)
                 found[method.name] = grpc.unary_unary_rpc_method_handler(handler)
         return found
 
-    def _on_bytes(self, kind: type[Message], answer: Callable[[Any], Awaitable[Message]]) -> Any:
-        """`answer` from and to bytes; what it raises ends the call."""
+    def _on_bytes(self, kind: type[Message], answer: Callable[..., Awaitable[Message]], *, changes: bool) -> Any:
+        """`answer` from and to bytes; what it raises ends the call. One that `changes` the server wants an operator."""
 
         async def guarded(message: bytes, context: Context) -> bytes:
             try:
-                return (await answer(await aside(len(message), parse, kind, message))).SerializeToString()
+                operator = (self._control.admit(approach(context)),) if changes else ()
+                request = await aside(len(message), parse, kind, message)
+                return (await answer(request, *operator)).SerializeToString()
             except Exception as error:
                 await abort(context, error, self._counters)
 

@@ -1,7 +1,7 @@
 """For operators and for who watches: `GET /status`, `GET /metrics`, and what changes the server.
 
-`/metrics` is on the main port. Everything else is on it only when `server.admin: same` says so, or by default when it
-is loopback's, else on a port of its own (`server.admin`).
+`/metrics` is on the main port. Everything else is on it only when `server.admin: same` says so, else on a port of its
+own (`server.admin`), and everywhere behind the guard that `Control` asks.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ import time
 from typing import Any
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.web_request import Request
+from multidict import istr
 
 from ... import __version__
-from ...protocol.errors import InvalidRequest, NotSupported
+from ...protocol.errors import InvalidRequest, NotSupported, Unauthenticated
 from ..dataplane.control import Control
 from ..dataplane.descriptions import Descriptions
 from ..metrics.scrape import Metrics
+from ..security.guard import Approach, bearer_of
 from ..system.processes import read_rss
 from .errors import json_response
 
@@ -30,13 +32,32 @@ from .errors import json_response
 WEBHOOK_AGE = 300
 #: The variable with the secret that the webhook was registered with.
 WEBHOOK_SECRET = "MLFLOW_WEBHOOK_SECRET"
+SEC_FETCH_SITE = istr("Sec-Fetch-Site")
+
+
+def approach(request: web.BaseRequest) -> Approach:
+    """Who sent this request, as the guard wants to know it."""
+
+    def said(name: str) -> str | None:
+        found = request.headers.getall(name, None)
+        return None if found is None else ", ".join(found)
+
+    place = request.transport.get_extra_info("sockname") if request.transport is not None else None
+    return Approach(
+        host=said(hdrs.HOST),
+        origin=said(hdrs.ORIGIN),
+        fetch_site=said(SEC_FETCH_SITE),
+        bearer=bearer_of(said(hdrs.AUTHORIZATION)),
+        peer="unix" if isinstance(place, str) else "tcp",
+    )
 
 
 class StatusRoutes:
     """`GET /status`."""
 
-    def __init__(self, about: Descriptions) -> None:
+    def __init__(self, about: Descriptions, control: Control) -> None:
         self._about = about
+        self._control = control
         self._started = time.monotonic()
 
     def table(self) -> list[web.RouteDef]:
@@ -44,6 +65,7 @@ class StatusRoutes:
 
     async def status(self, request: Request) -> web.Response:
         """`{"server": {…}, "models": […]}`; seconds and bytes."""
+        self._control.admit(approach(request))
         readiness = self._about.registry.readiness()
         rss = await asyncio.to_thread(read_rss, os.getpid())
         server = {
@@ -88,41 +110,30 @@ class ControlRoutes:
         ]
 
     async def load(self, request: Request) -> web.Response:
-        match = request.match_info
-        await self._control.load(match["model"], match.get("version"), _parameters(await request.read()))
+        operator, match = self._control.admit(approach(request)), request.match_info
+        await operator.load(match["model"], match.get("version"), _parameters(await request.read()))
         return json_response({})
 
     async def unload(self, request: Request) -> web.Response:
-        match = request.match_info
+        operator, match = self._control.admit(approach(request)), request.match_info
         _parameters(await request.read())
-        await self._control.unload(match["model"], match.get("version"))
+        await operator.unload(match["model"], match.get("version"))
         return json_response({})
 
     async def reload(self, request: Request) -> web.Response:
-        return json_response({"changes": await self._control.reload()})
+        operator = self._control.admit(approach(request))
+        return json_response({"changes": await operator.reload()})
 
     async def webhook(self, request: Request) -> web.Response:
         """MLflow tells that a version or an alias has changed; signed with the secret it was registered with."""
+        poke = self._control.admit_signed(approach(request))
         secret = os.environ.get(WEBHOOK_SECRET, "")
         if not secret:
             raise NotSupported(f"set {WEBHOOK_SECRET} to the secret of the webhook to receive it")
         if not signed(secret, request.headers, await request.read(), time.time()):
-            return json_response({"error": "the webhook's signature is missing, wrong or too old"}, 401)
-        self._control.poke()
+            raise Unauthenticated("the webhook's signature is missing, wrong or too old")
+        poke()
         return json_response({})
-
-
-def closed_routes() -> list[web.RouteDef]:
-    """The same paths on a port where they are not open: a clear answer instead of a 404."""
-
-    async def closed(request: Request) -> web.Response:
-        raise NotSupported("loading, unloading and reloading are not open on this port: see server.admin")
-
-    return [
-        web.post("/v2/repository/models/{model}/load", closed),
-        web.post("/v2/repository/models/{model}/unload", closed),
-        web.post("/admin/{action}", closed),
-    ]
 
 
 def signed(secret: str, headers: Any, body: bytes, now: float) -> bool:

@@ -12,7 +12,7 @@ from ..dataplane.descriptions import Descriptions
 from ..dataplane.inference import Inference
 from ..metrics.scrape import Metrics
 from ..telemetry.counters import Counters
-from .admin import ControlRoutes, MetricsRoutes, StatusRoutes, closed_routes
+from .admin import ControlRoutes, MetricsRoutes, StatusRoutes
 from .inference import HttpFront
 from .kserve_v1 import KserveV1Routes
 from .mlflow import MlflowRoutes
@@ -28,9 +28,9 @@ SMALL_BODY = 1 << 20
 
 
 def make_app(
-    inference: Inference, about: Descriptions, metrics: Metrics, counters: Counters, control: Control | None = None
+    inference: Inference, about: Descriptions, metrics: Metrics, counters: Counters, control: Control
 ) -> web.Application:
-    """The application of the main port; with `control` the operators' routes are on it too."""
+    """The application of the main port; `control` says whether the operators' routes are open on it."""
     front = HttpFront(inference)
     app = web.Application(client_max_size=SMALL_BODY)
     app[COUNTERS] = counters
@@ -42,11 +42,9 @@ def make_app(
     app.add_routes(StatsRoutes(about).table())
     app.add_routes(OpenApiRoutes(about).table())
     app.add_routes(MetricsRoutes(metrics, about).table())
-    if control is not None:
-        app.add_routes(StatusRoutes(about).table())
-        app.add_routes(ControlRoutes(control).table())
-    else:
-        app.add_routes(closed_routes())
+    app.add_routes(ControlRoutes(control).table())
+    if control.is_open:
+        app.add_routes(StatusRoutes(about, control).table())
     app.cleanup_ctx.append(_watch_loop)
     return app
 
@@ -54,7 +52,7 @@ def make_app(
 def make_admin_app(about: Descriptions, control: Control) -> web.Application:
     """The application of an admin port of its own."""
     app = web.Application(client_max_size=SMALL_BODY)
-    app.add_routes(StatusRoutes(about).table())
+    app.add_routes(StatusRoutes(about, control).table())
     app.add_routes(RepositoryRoutes(about).table())
     app.add_routes(ControlRoutes(control).table())
     return app

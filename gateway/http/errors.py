@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from http import HTTPStatus
 
 import orjson
 from aiohttp import hdrs, web
@@ -32,6 +33,8 @@ def v2_error(status: int, message: str) -> web.Response:
 def error_response(error: ServingError) -> web.Response:
     """The V2 answer to an error of ours, with `Retry-After` where a retry can help."""
     response = v2_error(statuses(error).http, error.message)
+    if response.status == HTTPStatus.UNAUTHORIZED:
+        response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
     say_when(response, error)
     return response
 

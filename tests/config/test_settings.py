@@ -102,8 +102,8 @@ def test_the_sections_have_the_keys_of_the_documentation() -> None:
         "from idle_timeout load max_loaded memory_budget models name parallel_loads preload_order"
     )
     assert keys(ServerSettings) == (
-        "admin artifact_cache environments grpc_port host log max_body max_buffered max_connections port pythons "
-        "readiness readiness_strict shutdown_grace state_dir"
+        "admin admin_auth admin_hosts artifact_cache environments grpc_port host load_overrides log max_body "
+        "max_buffered max_connections port pythons readiness readiness_strict shutdown_grace state_dir"
     )
 
 
@@ -197,9 +197,9 @@ def test_values_that_have_several_spellings() -> None:
     ("given", "loopback", "place"),
     [
         ({}, False, 8081),
-        ({"host": "127.0.0.1"}, True, "same"),
-        ({"host": "::1"}, True, "same"),
-        ({"host": "localhost"}, True, "same"),
+        ({"host": "127.0.0.1"}, True, 8081),
+        ({"host": "::1"}, True, 8081),
+        ({"host": "localhost"}, True, 8081),
         ({"host": "gateway.example"}, False, 8081),
         ({"host": "127.0.0.1", "admin": "off"}, True, "off"),
         ({"admin": "same"}, False, "same"),

@@ -58,11 +58,16 @@ class Container:
             self.port = int(probe.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
         settings = ("--server.host=127.0.0.1", f"--server.port={self.port}", "--server.admin=same", *arguments)
+        self.token = ""
         self.name = podman("run", "-d", *CONFINED, "--network=host", *options, IMAGE, *settings).strip()
 
     def get(self, path: str, body: Any = None) -> tuple[int, Any]:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json"}
+        if path == "/status":
+            self.token = self.token or self.sh("cat /var/lib/modelhub/gateways/*.token").strip()
+            headers["Authorization"] = f"Bearer {self.token}"
+        request = urllib.request.Request(self.url + path, data, headers)
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
                 return answer.status, json.loads(answer.read())
@@ -174,7 +179,11 @@ def test_a_changed_file_is_read_again(
     write("one")
     folder.chmod(0o755)
     model = readable("identity")
-    served = container("-v", f"{model}:/models/identity:ro", "-v", f"{folder}:/etc/modelhub:ro")
+    state = tmp_path / "state"  # as in a pod: of both containers, which have one name
+    state.mkdir()
+    state.chmod(0o777)
+    pod = ("--hostname=pod", "-v", f"{state}:/var/lib/modelhub")
+    served = container("-v", f"{model}:/models/identity:ro", "-v", f"{folder}:/etc/modelhub:ro", *pod)
     served.wait_ready()
     assert served.get("/v2/models")[1] == {"models": ["one"]}
     watcher = served.podman(
@@ -184,10 +193,11 @@ def test_a_changed_file_is_read_again(
             "--read-only",
             "--network=host",
             "--entrypoint=reload-on-change",
+            *pod,
             "-v",
             f"{folder}:/etc/modelhub:ro",
         ),
-        *(IMAGE, "/etc/modelhub/models.yaml", served.url),
+        *(IMAGE, "/etc/modelhub/models.yaml"),
     ).strip()
     try:
         deadline = time.monotonic() + 60

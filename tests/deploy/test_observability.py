@@ -63,6 +63,7 @@ def test_every_command_of_the_guide_runs(observed: Gateway, deploy: Path, tmp_pa
     traffic(observed)
     kill(observed)
     place = {"URL": observed.url, "ADMIN": observed.admin_url, "MODEL": "fragile"}
+    place |= {"MODELHUB_ADMIN_TOKEN": observed.token, "AUTH": f"Authorization: Bearer {observed.token}"}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     for block in of_the_guide(deploy, "sh"):
         script = "\n".join(line for line in block.splitlines() if not line.startswith(("kubectl", "export")))

@@ -20,6 +20,8 @@ import yaml
 from .processes import descendants, describe, guarded, survivors
 
 MODELHUB = Path(sys.executable).with_name("modelhub")
+#: How the paths begin that want the gateway's token.
+FOR_OPERATORS = ("/status", "/admin/reload", "/v2/repository/models/")
 
 
 class Answer(NamedTuple):
@@ -37,8 +39,9 @@ class Gateway:
     """One `modelhub serve FILE`. The constructor starts it, `wait_live` waits until it listens, `stop` ends it.
 
     `config` is the file's content (a mapping), a file, or anything else that `modelhub serve` takes. A mapping gets
-    127.0.0.1, a free port and a state directory below `folder` unless it says otherwise. `wrap` makes the command
-    line that is started of the gateway's own; by default one that ends with its parent.
+    127.0.0.1, a free port, operators' routes on it and a state directory below `folder` unless it says otherwise.
+    Requests for operators bring the gateway's token unless they bring an Authorization of their own. `wrap` makes the
+    command line that is started of the gateway's own; by default one that ends with its parent.
     """
 
     def __init__(
@@ -53,13 +56,14 @@ class Gateway:
         self.state_dir = folder / "state"
         self._log = folder / "gateway.log"
         if isinstance(config, Mapping):
-            ours = {"host": "127.0.0.1", "port": 0, "state_dir": str(self.state_dir)}
+            ours = {"host": "127.0.0.1", "port": 0, "admin": "same", "state_dir": str(self.state_dir)}
             content = {**config, "server": {**ours, **config.get("server", {})}}
             self.state_dir = Path(content["server"]["state_dir"])
             config = folder / "models.yaml"
             config.write_text(yaml.safe_dump(content, sort_keys=False))
         else:
-            args = ("--server.host=127.0.0.1", "--server.port=0", f"--server.state_dir={self.state_dir}", *args)
+            place = ("--server.host=127.0.0.1", "--server.port=0", "--server.admin=same")
+            args = (*place, f"--server.state_dir={self.state_dir}", *args)
         self.config = config
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -72,6 +76,8 @@ class Gateway:
             )
         self.pid = self._process.pid
         self.url = self.admin_url = self.grpc_url = ""
+        #: What operators show; "" where the gateway wants none.
+        self.token = ""
 
     # ---- waiting ---------------------------------------------------------------------------------
 
@@ -82,6 +88,7 @@ class Gateway:
         while not (place := _read(notes / names[0]) or _read(notes / names[1])):
             self._pause(deadline, f"{names[0]} does not appear in {notes}")
         self.url, self.admin_url, self.grpc_url = place["url"], place["admin_url"], place["grpc_url"]
+        self.token = token_of(place)
         while self._status("/v2/health/live") != 200:
             self._pause(deadline, "the gateway is not live")
 
@@ -131,6 +138,8 @@ class Gateway:
         """`path` may be a whole URL (of the admin port, say)."""
         place = urlsplit(path if "://" in path else self.url + path)
         headers = dict(headers or {})
+        if self.token and place.path.startswith(FOR_OPERATORS):
+            headers.setdefault("Authorization", f"Bearer {self.token}")
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
             headers.setdefault("Content-Type", "application/json")
@@ -187,6 +196,11 @@ class Gateway:
         self._process.wait(10)
         for process in survivors(below, 2):
             process.kill()
+
+
+def token_of(note: Mapping[str, str]) -> str:
+    """The token of the gateway that left this note, "" where it wants none."""
+    return Path(note["token_file"]).read_text().strip() if note["token_file"] else ""
 
 
 def _read(note: Path) -> dict[str, str]:

@@ -12,15 +12,17 @@ import orjson
 
 from modelhub.serving.config.server import ServerSettings
 from modelhub.serving.gateway.dataplane.budget import Budget
+from modelhub.serving.gateway.dataplane.control import Control
 from modelhub.serving.gateway.dataplane.descriptions import Descriptions
 from modelhub.serving.gateway.dataplane.inference import Inference
 from modelhub.serving.gateway.grpc.generated import open_inference_pb2 as pb
 from modelhub.serving.gateway.grpc.server import listening
 from modelhub.serving.gateway.models.registry import Registry
+from modelhub.serving.gateway.security.guard import guard_of
 from modelhub.serving.gateway.telemetry.counters import Counters
 
 from .doors import SERVICE
-from .http_front import Model
+from .http_front import Model, Nothing
 
 # Once for all tests: it would stop and start with each front, and its end blocks.
 grpc.aio.init_grpc_aio()
@@ -44,8 +46,9 @@ class Outcome(NamedTuple):
 
 
 class GrpcFront:
-    def __init__(self, channel: grpc.aio.Channel, counters: Counters, budget: Budget) -> None:
+    def __init__(self, channel: grpc.aio.Channel, counters: Counters, budget: Budget, operators: Nothing) -> None:
         self.channel = channel
+        self.operators = operators
         self.counters = counters
         self.budget = budget
 
@@ -54,6 +57,15 @@ class GrpcFront:
         call = self.channel.unary_unary(f"{SERVICE}/ModelInfer")(request.SerializeToString(), metadata=_pairs(metadata))
         try:
             messages = [pb.ModelInferResponse.FromString(await call)]
+        except grpc.aio.AioRpcError:
+            messages = []
+        return await _outcome(call, messages)
+
+    async def call(self, method: str, request: Any, **metadata: str) -> Outcome:
+        """Another method; its answer's bytes are the message."""
+        call = self.channel.unary_unary(f"{SERVICE}/{method}")(request.SerializeToString(), metadata=_pairs(metadata))
+        try:
+            messages = [await call]
         except grpc.aio.AioRpcError:
             messages = []
         return await _outcome(call, messages)
@@ -76,8 +88,10 @@ def _pairs(metadata: dict[str, str]) -> list[tuple[str, str]]:
 
 
 @asynccontextmanager
-async def grpc_serving(*models: Model, **settings: Any) -> AsyncIterator[GrpcFront]:
-    """A gRPC port before these models until the end of the block."""
+async def grpc_serving(
+    *models: Model, admin: bool = False, token: str | None = None, **settings: Any
+) -> AsyncIterator[GrpcFront]:
+    """A gRPC port before these models until the end of the block; `admin`: open to operators, who show `token`."""
     registry = Registry()
     for model in models:
         registry.add(model)  # type: ignore[arg-type]
@@ -85,8 +99,10 @@ async def grpc_serving(*models: Model, **settings: Any) -> AsyncIterator[GrpcFro
     server = ServerSettings(host="127.0.0.1", grpc_port=0, **settings)
     budget = Budget(server.max_body, server.max_buffered or 1 << 30)
     about = Descriptions(registry, None)  # type: ignore[arg-type]
+    operators = Nothing()
+    control = Control(operators, operators, guard_of("127.0.0.1", token), is_open=admin)  # type: ignore[arg-type]
     async with (
-        listening(server, Inference(registry, budget), about, counters, None) as address,
+        listening(server, Inference(registry, budget), about, counters, control) as address,
         grpc.aio.insecure_channel(address) as channel,
     ):
-        yield GrpcFront(channel, counters, budget)
+        yield GrpcFront(channel, counters, budget, operators)

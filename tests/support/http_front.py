@@ -21,6 +21,7 @@ from modelhub.serving.gateway.http.connection import make_runner
 from modelhub.serving.gateway.metrics.scrape import Metrics
 from modelhub.serving.gateway.models.registry import Registry
 from modelhub.serving.gateway.models.states import ModelState
+from modelhub.serving.gateway.security.guard import guard_of
 from modelhub.serving.gateway.telemetry.counters import Counters
 from modelhub.serving.gateway.telemetry.stats import ModelStats
 from modelhub.serving.protocol.errors import QueueFull
@@ -96,11 +97,32 @@ class Model:
         return await self.answering(request, body)
 
 
+class Nothing:
+    """The catalog and the follower behind these models, which have neither: keeps what was asked of them."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    async def load(self, *what: Any) -> None:
+        self.asked.append(("load", *what))
+
+    async def unload(self, *what: Any) -> None:
+        self.asked.append(("unload", *what))
+
+    async def reload(self) -> str:
+        self.asked.append(("reload",))
+        return "nothing has changed"
+
+    def poke(self) -> None:
+        self.asked.append(("poke",))
+
+
 class Front:
     """A listening front; `send` and `request` each make a connection of their own."""
 
-    def __init__(self, port: int, counters: Counters, budget: Budget) -> None:
+    def __init__(self, port: int, counters: Counters, budget: Budget, operators: Nothing) -> None:
         self.port = port
+        self.operators = operators
         self.counters = counters
         self.budget = budget
 
@@ -154,9 +176,12 @@ async def read_answer(reader: asyncio.StreamReader, *, head: bool = False) -> An
 
 @asynccontextmanager
 async def serving(
-    *models: Model, admin_only: bool = False, admin: bool = True, **settings: Any
+    *models: Model, admin_only: bool = False, admin: bool = True, token: str | None = None, **settings: Any
 ) -> AsyncIterator[Front]:
-    """A front before these models, with these server settings, until the end of the block."""
+    """A front before these models, with these server settings, until the end of the block.
+
+    `token`: what operators must show; None: nothing.
+    """
     registry = Registry()
     for model in models:
         registry.add(model)  # type: ignore[arg-type]
@@ -164,17 +189,19 @@ async def serving(
     server = ServerSettings(**{"shutdown_grace": 1, **settings})
     budget = Budget(server.max_body, server.max_buffered or 1 << 30)
     about: Any = Descriptions(registry, None, control=admin)  # type: ignore[arg-type]
-    control = Control(None, None)  # type: ignore[arg-type]  # there is no catalog behind these models
+    guard = guard_of("127.0.0.1", token, hosts=server.admin_hosts, overrides=server.load_overrides)
+    operators = Nothing()
+    control = Control(operators, operators, guard, is_open=admin)  # type: ignore[arg-type]
     if admin_only:
         app = make_admin_app(about, control)
     else:
         metrics = Metrics(counters, budget)
-        app = make_app(Inference(registry, budget), about, metrics, counters, control if admin else None)
+        app = make_app(Inference(registry, budget), about, metrics, counters, control)
     grace, limit = server.shutdown_grace, server.max_connections
     runner = make_runner(app, grace=grace, max_connections=limit, count=counters.error)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield Front(runner.addresses[0][1], counters, budget)
+        yield Front(runner.addresses[0][1], counters, budget, operators)
     finally:
         await runner.cleanup()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .gateway_process import Gateway
+from .gateway_process import Gateway, token_of
 from .processes import guarded
 
 
@@ -26,6 +26,7 @@ class ScriptProcess(Gateway):
         self._log = folder / "script.log"
         ours = {
             "MODELHUB_SERVER_HOST": "127.0.0.1",
+            "MODELHUB_SERVER_ADMIN": "same",
             "MODELHUB_SERVER_STATE_DIR": str(self.state_dir),
             "PORT": "0",
             "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -42,7 +43,7 @@ class ScriptProcess(Gateway):
                 cwd=folder,
             )
         self.pid = self._process.pid
-        self.url = self.admin_url = ""
+        self.url = self.admin_url = self.token = ""
 
     def wait_live(self, timeout: float = 60) -> None:
         deadline = time.monotonic() + timeout
@@ -52,7 +53,7 @@ class ScriptProcess(Gateway):
                     place = json.loads(note.read_text())
                 except ValueError:
                     continue  # half written
-                self.url, self.admin_url = place["url"], place["admin_url"]
+                self.url, self.admin_url, self.token = place["url"], place["admin_url"], token_of(place)
             if not self.url:
                 self._pause(deadline, f"no gateway notes itself in {self.state_dir}")
         while self._status("/v2/health/live") != 200:

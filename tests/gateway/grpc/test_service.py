@@ -32,11 +32,13 @@ def channel(shared_gateway: Gateway) -> Iterator[grpc.Channel]:
         yield opened
 
 
-def asking(channel: grpc.Channel) -> Call:
+def asking(channel: grpc.Channel, token: str = "") -> Call:
+    metadata = (("authorization", f"Bearer {token}"),) if token else None
+
     def ask(method: str, *, timeout: float = 30, **members: Any) -> Any:
         kind = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name[method]
         data = getattr(pb, kind.input_type.name)(**members).SerializeToString()
-        answer = channel.unary_unary(f"{SERVICE}/{method}")(data, timeout=timeout)
+        answer = channel.unary_unary(f"{SERVICE}/{method}")(data, timeout=timeout, metadata=metadata)
         return getattr(pb, kind.output_type.name).FromString(answer)
 
     return ask
@@ -275,7 +277,8 @@ def test_the_size_of_messages_is_the_configured_one(slow: Gateway) -> None:
 
 def test_load_and_unload(slow: Gateway) -> None:
     with grpc.insecure_channel(slow.grpc_url) as channel:
-        ask = asking(channel)
+        assert code_of(lambda: asking(channel)("RepositoryModelUnload", model_name="pair"))[0] == "UNAUTHENTICATED"
+        ask = asking(channel, slow.token)
         health = health_pb2_grpc.HealthStub(channel)
         ask("RepositoryModelUnload", model_name="pair")
         assert not ask("ModelReady", name="pair").ready
