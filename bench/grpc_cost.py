@@ -110,8 +110,8 @@ def main() -> int:
     return 0 if ratio <= PROMISE else 1
 
 
-def start_gateway(folder: Path, stack: ExitStack) -> tuple[psutil.Process, str, str]:
-    """A gateway with one small model: its process and its two addresses."""
+def save_identity(folder: Path) -> Path:
+    """The folder of a small model that answers with what it gets."""
     save = (
         "import mlflow, numpy as np\n"
         "from mlflow.models import ModelSignature\n"
@@ -122,9 +122,15 @@ def start_gateway(folder: Path, stack: ExitStack) -> tuple[psutil.Process, str, 
     )
     (folder / "identity.py").write_text(MODEL)
     subprocess.run([sys.executable, "-W", "ignore", "-c", save], check=True, stderr=subprocess.DEVNULL)
+    return folder / "model"
+
+
+def start_gateway(folder: Path, stack: ExitStack) -> tuple[psutil.Process, str, str]:
+    """A gateway with one small model: its process and its two addresses."""
+    model = save_identity(folder)
     config = folder / "models.yaml"
     server = {"host": "127.0.0.1", "port": 0, "grpc_port": 0, "state_dir": str(folder / "state")}
-    models = [{"name": "identity", "uri": str(folder / "model")}]
+    models = [{"name": "identity", "uri": str(model)}]
     config.write_text(json.dumps({"server": server, "models": models}))
     modelhub = str(Path(sys.executable).with_name("modelhub"))
     running = subprocess.Popen([modelhub, "serve", str(config)], stderr=subprocess.DEVNULL)
