@@ -10,8 +10,8 @@ the inflated one (as Triton's client does). Called by the worker for every reque
 parses a body. Whatever is wrong with one is the client's mistake: InvalidRequest. Tensors' elements
 are judged where numpy is (`workers/convert/tensors.py`).
 
-`null` for the optional members `id`, `parameters` and `outputs` counts as absent (pydantic-made clients
-send it so).
+`null` counts as absent, in place of optional members and of parameters (pydantic-made clients send it so). Members
+that nobody would read are refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import difflib
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import AbstractSet, Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 import orjson
 
@@ -36,6 +36,11 @@ BINARY_TYPE = "application/octet-stream"
 MAX_DIMENSIONS = 32
 #: Dimensions and their product, those of size 0 left out: what numpy can address on 64 bits.
 MAX_ELEMENTS = 1 << 48
+
+#: Members of a request, of an input and of an output that it asks for. The model's name is in the path already.
+_MEMBERS = frozenset({"id", "parameters", "inputs", "outputs", "model_name", "model_version"})
+_INPUT_MEMBERS = frozenset({"name", "shape", "datatype", "parameters", "data"})
+_OUTPUT_MEMBERS = frozenset({"name", "parameters"})
 
 _DUMP_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 _NO_TAIL = memoryview(b"")
@@ -103,6 +108,20 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"there is {listed}" if names else "there are none"
 
 
+def check_members(document: Dict[str, Any], known: AbstractSet[str], owner: str, hint: str = "") -> None:
+    """Nothing is dropped in silence: refuses the first member that is not known, unless it is null.
+
+    `hint`: what to do with a member that is like no known one.
+    """
+    if document.keys() <= known:
+        return
+    for name, value in document.items():
+        if name not in known and value is not None:
+            near = difflib.get_close_matches(name, known, n=1)
+            advice = did_you_mean(name, near or sorted(known)) if near or not hint else hint
+            raise InvalidRequest(f"{owner} has the field {name[:60]!r}, which nothing reads: {advice}")
+
+
 def check_content_type(content_type: str, json_size: Optional[int], body: Body) -> None:
     """Is this a media type of an infer request? Raises UnsupportedMediaType.
 
@@ -165,10 +184,17 @@ def _parse(text: Body, tail: memoryview, *, has_tail: bool) -> V2Request:
     return parse_document(load_json(text), tail, has_tail=has_tail)
 
 
-def parse_document(document: Any, tail: memoryview = _NO_TAIL, *, has_tail: bool = False) -> V2Request:
-    """A request's parsed JSON (and the binary tensors that follow it) to its parts; as `parse_request`."""
+def parse_document(
+    document: Any, tail: memoryview = _NO_TAIL, *, has_tail: bool = False, is_open: bool = False
+) -> V2Request:
+    """A request's parsed JSON (and the binary tensors that follow it) to its parts; as `parse_request`.
+
+    `is_open`: somebody else reads it too (a service), whatever members it has.
+    """
     if not isinstance(document, dict):
         raise InvalidRequest('the body must be a JSON object with the member "inputs"')
+    if not is_open:
+        check_members(document, _MEMBERS, "the request", 'the model\'s own parameters go into "parameters"')
     request_id = document.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise InvalidRequest("id must be a string")
@@ -183,6 +209,8 @@ def parse_document(document: Any, tail: memoryview = _NO_TAIL, *, has_tail: bool
     used = 0
     for position, item in enumerate(items):
         tensor = _input(item, position, tail, used, has_tail)
+        if not is_open:
+            check_members(item, _INPUT_MEMBERS, f"the input {tensor.name!r}")
         if tensor.name in seen:
             raise InvalidRequest(f"the input {tensor.name!r} is given twice")
         seen.add(tensor.name)
@@ -193,7 +221,7 @@ def parse_document(document: Any, tail: memoryview = _NO_TAIL, *, has_tail: bool
         raise InvalidRequest(
             f"{len(tail)} bytes follow the JSON part, but the inputs' binary_data_size add up to {used}"
         )
-    return V2Request(inputs, request_id, parameters, _outputs(document.get("outputs")))
+    return V2Request(inputs, request_id, parameters, _outputs(document.get("outputs"), is_open))
 
 
 def _parameters(value: Any, owner: str) -> Dict[str, Any]:
@@ -201,10 +229,13 @@ def _parameters(value: Any, owner: str) -> Dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise InvalidRequest(f"the parameters of {owner} must be an object")
+    missing = False
     for key, each in value.items():
-        if not isinstance(each, (str, int, float)):
+        if each is None:
+            missing = True
+        elif not isinstance(each, (str, int, float)):
             raise InvalidRequest(f"the parameter {key!r} of {owner} must be a string, a number, true or false")
-    return value
+    return {key: each for key, each in value.items() if each is not None} if missing else value
 
 
 def _name(item: Any, what: str, position: int) -> str:
@@ -273,7 +304,7 @@ def _check_shape(shape: Any, owner: str) -> int:
     return elements
 
 
-def _outputs(items: Any) -> Optional[List[RequestedOutput]]:
+def _outputs(items: Any, is_open: bool) -> Optional[List[RequestedOutput]]:
     if items is None:
         return None
     if not isinstance(items, list):
@@ -286,6 +317,8 @@ def _outputs(items: Any) -> Optional[List[RequestedOutput]]:
         if name in seen:
             raise InvalidRequest(f"{owner} is asked for twice")
         seen.add(name)
+        if not is_open:
+            check_members(item, _OUTPUT_MEMBERS, owner)
         parameters = _parameters(item.get("parameters"), owner)
         _no_shared_memory(parameters, owner)
         if "classification" in parameters:

@@ -14,6 +14,7 @@ from modelhub.serving.protocol.v2 import (
     build_response,
     check_content_type,
     did_you_mean,
+    parse_document,
     parse_request,
 )
 from support.v2_client import binary_request, request, tensor
@@ -65,7 +66,6 @@ MALFORMED = {
     "scalar data null": changed(shape=[], data=None),
     "scalar data an object": changed(shape=[], data={}),
     "parameters a list": changed(parameters=[]),
-    "parameter null": changed(parameters={"a": None}),
     "parameter a list": changed(parameters={"a": [1]}),
     "binary size without the header": changed(data=..., parameters={"binary_data_size": 8}),
     "request parameters text": request(GOOD, parameters="a"),
@@ -78,6 +78,40 @@ MALFORMED = {
     "an output twice": request(GOOD, outputs=[{"name": "y"}, {"name": "y"}]),
     "binary_data a number": request(GOOD, outputs=[{"name": "y", "parameters": {"binary_data": 1}}]),
 }
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (request(GOOD, top_k=7), "the request has the field 'top_k', which nothing reads: .*go into \"parameters\""),
+        (request(GOOD, params={"a": 1}), "'params', which nothing reads: did you mean 'parameters'"),
+        (request(GOOD, output=[]), "'output', which nothing reads: did you mean 'outputs'"),
+        (changed(parameter={"a": 1}), "the input 'x' has the field 'parameter', .* did you mean 'parameters'"),
+        (changed(dtype="FP64"), "the input 'x' has the field 'dtype'"),
+        (request(GOOD, outputs=[{"name": "y", "binary_data": True}]), "the output 'y' has the field 'binary_data'"),
+    ],
+)
+def test_members_that_nobody_reads_are_refused(body: bytes, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        parse_request(body)
+
+
+def test_what_somebody_else_reads_too_is_not_refused() -> None:
+    parsed = parse_document({"inputs": [{**GOOD, "mine": 1}], "outputs": [{"name": "y", "x": 1}], "z": 1}, is_open=True)
+    assert [each.name for each in parsed.inputs] == [GOOD["name"]]
+
+
+def test_null_counts_as_absent_wherever_it_stands() -> None:
+    body = request(
+        {**GOOD, "parameters": {"content_type": None}, "mine": None},
+        parameters={"timeout": None, "priority": 1},
+        outputs=[{"name": "y", "parameters": {"binary_data": None}}],
+        params=None,
+    )
+    parsed = parse_request(body)
+    assert (parsed.inputs[0].parameters, parsed.parameters) == ({}, {"priority": 1})
+    assert parsed.outputs is not None
+    assert parsed.outputs[0].parameters == {}
 
 
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED.keys())

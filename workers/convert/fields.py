@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, Tuple
+from typing import TYPE_CHECKING, AbstractSet, Any, Dict, Iterable, Iterator, List, Mapping, Tuple
 
 from ...protocol.datatypes import DATATYPES
 from ...protocol.errors import InvalidRequest
@@ -28,7 +28,7 @@ from .files import decode_file
 from .images import ImageOptions, PixelBudget
 from .inputs import InputAdapter
 from .pdf import PdfOptions
-from .tables import as_rows, column, columns_of, matrix_of, shape_of
+from .tables import bare_frame, column, columns_of, matrix_of, rows_of, shape_of
 from .tensor_images import TensorImages
 from .tensors import object_array, to_array
 from .unsigned import rows_as_example
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
+#: Fields beside those of a kind that are read for all of them; and pandas' own for a table in two parts.
+_OWN = frozenset({"params", "parameters", kinds.OVERRIDE})
+_SPLIT = frozenset({"columns", "index"})
 _WHOLE_PDF = ("pdf_file", "byte_stream", "pdf", "document")
 _IMAGE_NAMES = ("image", "images")
 _ANY_IMAGE = ImageOptions()
@@ -76,7 +79,7 @@ class FieldInputs:
         if kind == kinds.TEXT:
             return self._text(fields)
         if kind == kinds.TABULAR:
-            return self._table(fields.get("data"))
+            return self._table(rows_of(fields, mixed=self._signature.from_type_hint))
         if kind == kinds.IMAGE:
             return self._images([fields["image"] if "image" in fields else fields["data"]], fields)
         if kind == kinds.IMAGES:
@@ -84,6 +87,18 @@ class FieldInputs:
         if kind == kinds.PDF:
             return self._document(fields, deadline)
         return self._raw(fields)
+
+    def reads(self, kind: str, fields: Mapping[str, Any]) -> AbstractSet[str]:
+        """The fields that `make` reads of a request of this kind, and those that say more about it."""
+        known = {*_OWN, *(name for name, of in kinds.KIND_OF_FIELD.items() if of == kind), "data"}
+        if kinds.OVERRIDE in fields:
+            known |= kinds.KIND_OF_FIELD.keys()
+        if kind == kinds.TABULAR:
+            return known | _SPLIT
+        if kind in (kinds.IMAGE, kinds.IMAGES):
+            known |= set(_IMAGE_NAMES)
+        beside = () if self._signature.from_type_hint else (each.name for each in self._fields)
+        return known.union(beside)
 
     def argument(self, kind: str, fields: Mapping[str, Any], deadline: float = 0.0) -> Any:
         """The argument of the model's `predict`, for services that call it themselves."""
@@ -130,14 +145,14 @@ class FieldInputs:
 
     # ---- records ---------------------------------------------------------------------------------
 
-    def _table(self, data: Any) -> ModelInput:
-        rows = as_rows(data, mixed=self._signature.from_type_hint)
+    def _table(self, rows: List[Any]) -> ModelInput:
         if self._signature.from_type_hint:
             return ModelInput(data=rows, rows=len(rows))
         if not self._fields:
             return ModelInput(data=rows_as_example(rows, self._signature.example_kind), rows=len(rows))
         if self._columns:
-            return ModelInput(columns_of(rows, self._fields), rows=len(rows))
+            columns = columns_of(rows, self._fields)
+            return ModelInput(columns, None if columns else bare_frame(len(rows)), len(rows))
         if len(self._fields) == 1 and not (isinstance(rows[0], dict) and self._fields[0].name in rows[0]):
             (only,) = self._fields
             return self._conformed({only.name: _tensor(only, matrix_of(rows))})
@@ -259,6 +274,8 @@ class FieldInputs:
     def _beside(self, chosen: Field, array: Array, fields: Mapping[str, Any]) -> ModelInput:
         """That input, and the signature's others from the fields of their names."""
         rows = len(array)
+        if chosen.name in fields and chosen.name not in kinds.KIND_OF_FIELD:
+            raise InvalidRequest(f"the request is ambiguous: it has the input {chosen.name!r} twice")
         if self._columns:
             found: Dict[str, Array] = {}
             for each in self._fields:

@@ -132,6 +132,14 @@ class InputAdapter:
                 raise InvalidRequest(f"the model has no parameter {name!r}: {did_you_mean(name, self._params)}")
         return found
 
+    def own_params(self, params: Dict[str, Any]) -> Dict[str, Any]:
+        """As `params`, where there are none but the model's: a model without any takes none."""
+        if not self._params:
+            for name, value in params.items():
+                if value is not None:
+                    raise InvalidRequest(f"the model has no parameter {name[:60]!r}: its signature has none at all")
+        return self.params({name: value for name, value in params.items() if value is not None})
+
     def owns_parameter(self, name: str) -> bool:
         """Is this request parameter the model's own?"""
         return name in self._params

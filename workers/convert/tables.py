@@ -2,13 +2,15 @@
 
 Called for `data` of legacy requests, CSV bodies and KServe V1 instances. Values are checked as V2 tensors
 are: numbers must fit the column's type exactly, text must be text. Columns that the signature does not
-know are left out, as MLflow does. Whatever is wrong is an InvalidRequest.
+know are left out, as MLflow does, unless they look like an optional one that is not there. Whatever is wrong is an
+InvalidRequest.
 """
 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, Collection, Dict, List, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, AbstractSet, Any, Collection, Dict, Iterable, List, Mapping, Sequence
 
 from ...protocol.datatypes import DATATYPES
 from ...protocol.errors import InvalidRequest
@@ -44,6 +46,30 @@ def records_of_csv(raw: bytes, text_columns: Collection[str] = frozenset()) -> L
     return [dict(zip(names, row)) for row in frame.itertuples(index=False, name=None)]
 
 
+def rows_of(fields: Mapping[str, Any], *, mixed: bool = False) -> List[Any]:
+    """The rows of a table: of `data`, or as pandas writes one in two parts, `columns` and `data`."""
+    rows = as_rows(fields.get("data"), mixed=mixed)
+    columns, index = fields.get("columns"), fields.get("index")
+    if index is not None and (columns is None or index != list(range(len(rows)))):
+        raise InvalidRequest('"index" is not given to a model: leave it out, or make a column of it')
+    if columns is None:
+        return rows
+    labels = list(map(str, columns)) if isinstance(columns, list) else []
+    if not labels or len(set(labels)) < len(labels):
+        raise InvalidRequest('"columns" must be a list of different names, one for each value of a row of "data"')
+    for row in rows:
+        if not isinstance(row, list) or len(row) != len(labels):
+            raise InvalidRequest(f'each row of "data" must be a list of {len(labels)} values, as "columns" has names')
+    return [dict(zip(labels, row)) for row in rows]
+
+
+def bare_frame(rows: int) -> Any:
+    """A DataFrame of so many rows in which no column is given, for a model whose columns are all optional."""
+    import pandas as pd
+
+    return pd.DataFrame(index=range(rows))
+
+
 def as_rows(data: Any, *, mixed: bool = False) -> List[Any]:
     """The rows of `data`: a list of objects, of lists or of values (`mixed`: of all these); one object is one row."""
     rows = [data] if isinstance(data, dict) else data
@@ -60,6 +86,7 @@ def columns_of(rows: List[Any], fields: Sequence[Field]) -> Dict[str, Array]:
     if isinstance(rows[0], dict):
         values = {each.name: [row.get(each.name) for row in rows] for each in fields}
         _check_missing(rows, fields)
+        check_unknown([row.keys() for row in rows], fields)
         given = {name for row in rows for name in row}
         fields = [each for each in fields if each.required or each.name in given]
     else:
@@ -133,6 +160,20 @@ def _check_missing(rows: List[Dict[str, Any]], fields: Sequence[Field]) -> None:
             if each.name not in row:
                 hint = did_you_mean(each.name, row) if row else "the record is empty"
                 raise InvalidRequest(f"the column {each.name!r} is missing in record {number}: {hint}")
+
+
+def check_unknown(rows: Iterable[AbstractSet[str]], fields: Sequence[Field]) -> None:
+    """Refuses names that are no columns and look like optional ones that are not there, and rows of nothing else."""
+    known = {each.name for each in fields}
+    for number, names in enumerate(rows):
+        if names <= known:
+            continue
+        absent = [each.name for each in fields if not each.required and each.name not in names]
+        for name in names - known:
+            near = get_close_matches(str(name), absent, n=1)
+            if near or names.isdisjoint(known):
+                hint = did_you_mean(str(name), near or known)
+                raise InvalidRequest(f"record {number} has the field {str(name)[:60]!r}, which is no column: {hint}")
 
 
 def _named(types: Collection[type]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Dict, Optional, Tuple
 
 from ...protocol.errors import InvalidRequest
 from ...protocol.messages import InferRequest
-from ...protocol.v2 import JSON_TYPE, check_content_type, load_json
+from ...protocol.v2 import JSON_TYPE, check_content_type, check_members, load_json
 from ..convert.kinds import TEXT
 from ..convert.plain import dumps, is_frame, records
 from ..model.call import Answer, Body, Call
@@ -29,6 +29,8 @@ class GenerateDialect(Dialect):
     def decode(self, model: ServedModel, request: InferRequest, body: Body) -> Call:
         fields, request_id = read_generate(request, body)
         found = model.fields.make(TEXT, fields, request.deadline)
+        reads = model.fields.reads(TEXT, fields)
+        check_members(fields, reads, "the request", 'the model\'s parameters go into "parameters"')
         return model.call_of(
             request, found, model.adapter.params(_without_stream(model, fields["parameters"])), request_id
         )

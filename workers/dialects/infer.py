@@ -8,7 +8,7 @@ from ...protocol.errors import InvalidRequest, ServingError
 from ...protocol.kinds import GENERATE, INVOCATIONS, LEGACY, PATHS, V1
 from ...protocol.messages import InferRequest
 from ...protocol.v2 import load_json, parse_document
-from ..convert.kinds import KIND_OF_FIELD, LEGACY_FIELDS, V2, inference_type, is_json, unify
+from ..convert.kinds import KIND_OF_FIELD, LEGACY_FIELDS, OVERRIDE, V2, inference_type, is_json, unify
 from ..model.call import Body, Call
 from ..model.served import ServedModel
 from .legacy import LegacyDialect
@@ -35,13 +35,22 @@ class InferDialect(V2Dialect):
         if document is not None and "inputs" in document:
             if document.get("params"):
                 raise InvalidRequest('the model\'s parameters go into "parameters" where the request has "inputs"')
-            return self.call(model, request, parse_document(document))
+            return self.call(model, request, parse_document(_without_others(request, document)))
+        if document is not None and document.get(OVERRIDE) is not None:
+            raise InvalidRequest(f"{OVERRIDE} goes into the address: ?{OVERRIDE}=…")
         try:
             unified = unify(request, body, document, text_columns=model.fields.text_columns)
             return self._legacy.decode_unified(model, request, unified)
         except ServingError as error:
             error.form = LEGACY
             raise
+
+
+def _without_others(request: InferRequest, document: Dict[str, Any]) -> Dict[str, Any]:
+    """A V2 request without the fields beside `inputs` that its query has ruled out."""
+    if not request.query or LEGACY_FIELDS.isdisjoint(document):
+        return document
+    return {name: value for name, value in document.items() if name not in LEGACY_FIELDS}
 
 
 def v2_document(request: InferRequest, body: Body) -> Any:

@@ -21,13 +21,17 @@ import orjson
 
 from ...protocol.errors import MESSAGE_LIMIT, InvalidRequest, ModelError, ServingError, UnsupportedMediaType
 from ...protocol.messages import InferRequest
-from ...protocol.v2 import JSON_TYPE
+from ...protocol.v2 import JSON_TYPE, check_members
 from ..convert.kinds import is_json
+from ..convert.plain import is_frame
+from ..convert.tables import check_unknown
 from ..model.call import Answer, Body, Call
 from ..model.served import Dialect, ServedModel
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 CSV = "text/csv"
+#: `signature_name` is TensorFlow Serving's, whose form `instances` and `inputs` were.
+_MEMBERS = frozenset({*FORMATS, "params", "signature_name"})
 #: What follows these in MLflow's messages quotes the request.
 _QUOTES = re.compile(r"\s*(Error:|Input:|IMPORTANT:|Received|: '|for data `|data `).*", re.DOTALL)
 
@@ -105,6 +109,7 @@ def _from_json(model: ServedModel, document: Dict[str, Any]) -> Tuple[Any, Dict[
     if len(seen) != 1:
         given = ", ".join(str(name)[:60] for name in list(document)[:20]) or "none"
         raise InvalidRequest(f"the body must have exactly one of the fields {', '.join(FORMATS)}; its fields: {given}")
+    check_members(document, _MEMBERS, "the request", 'the model\'s parameters go into "params"')
     params = document.get("params") or {}
     if not isinstance(params, dict):
         raise InvalidRequest('the field "params" must be an object: the model\'s parameters')
@@ -122,12 +127,22 @@ def parse_format(model: ServedModel, name: str, value: Any) -> Any:
     schema = _input_schema(model)
     try:
         if name.startswith("dataframe_"):
-            return dataframe_from_parsed_json(value, pandas_orient=name[len("dataframe_") :], schema=schema)
-        return parse_tf_serving_input({name: value}, schema=schema)
+            data = dataframe_from_parsed_json(value, pandas_orient=name[len("dataframe_") :], schema=schema)
+        else:
+            data = parse_tf_serving_input({name: value}, schema=schema)
     except ServingError:
         raise
     except Exception as error:  # MLflow's own kind, and whatever pandas and numpy say of the values
         raise InvalidRequest(_complaint(name, error)) from None
+    return _checked(model, data)
+
+
+def _checked(model: ServedModel, data: Any) -> Any:
+    """A table as it is, unless a column of it looks like an optional one that is not there."""
+    inputs = model.signature.inputs
+    if is_frame(data) and inputs and inputs[0].named and inputs[0].kind == "column":
+        check_unknown([set(map(str, data.columns))], inputs)
+    return data
 
 
 def _from_csv(model: ServedModel, content_type: str, body: Body) -> Any:
@@ -139,11 +154,12 @@ def _from_csv(model: ServedModel, content_type: str, body: Body) -> Any:
     schema = _input_schema(model)
     try:
         types = dict(zip(schema.input_names(), schema.pandas_types())) if schema is not None else None
-        return pd.read_csv(io.StringIO(bytes(body).decode("utf-8")), dtype=types)
+        data = pd.read_csv(io.StringIO(bytes(body).decode("utf-8")), dtype=types)
     except UnicodeDecodeError:
         raise InvalidRequest("the CSV body is not UTF-8") from None
     except Exception as error:  # pandas' parsers raise many kinds, and all of them speak of the body
         raise InvalidRequest(_complaint(CSV, error)) from None
+    return _checked(model, data)
 
 
 def _input_schema(model: ServedModel) -> Any:

@@ -2,7 +2,8 @@
 
 An instance is an object (a record), a list (a row of the columns, or of the tensor) or a value (text for a model that
 takes text, else a number of its one column); `{"b64": "…"}` stands for bytes, as an image or a PDF, or in a
-record for a column's. `params` may hold the model's parameters. The gateway gives errors the form `{"error"}`.
+record for a column's. `params` (or `parameters`) may hold the model's parameters. The gateway gives errors the form
+`{"error"}`.
 """
 
 from __future__ import annotations
@@ -13,13 +14,18 @@ import orjson
 
 from ...protocol.errors import InvalidRequest
 from ...protocol.messages import InferRequest
-from ...protocol.v2 import JSON_TYPE, check_content_type
+from ...protocol.v2 import JSON_TYPE, check_content_type, check_members
 from ..convert.files import decode_file
 from ..convert.kinds import IMAGE, IMAGES, PDF, TABULAR, TEXT
 from ..convert.plain import dumps, is_frame, records
 from ..model.call import Answer, Body, Call
 from ..model.served import Dialect, ServedModel
 from .invocations import load_json
+from .legacy import params_of
+
+_MEMBERS = frozenset({"instances", "params", "parameters", "signature_name"})
+#: What clients of TensorFlow Serving, whose form this was, say of it.
+_ONLY_SIGNATURE = "serving_default"
 
 
 class V1Dialect(Dialect):
@@ -30,7 +36,7 @@ class V1Dialect(Dialect):
         takes_text = any(each.datatype == "BYTES" for each in model.signature.inputs)
         instances = [_without_b64(each) for each in instances]
         found = model.fields.make(*fields_of(instances, takes_text=takes_text), request.deadline)
-        return model.call_of(request, found, model.adapter.params(params))
+        return model.call_of(request, found, model.adapter.own_params(params))
 
     def encode(self, model: ServedModel, call: Call, result: Any) -> Answer:
         return Answer(dumps({"predictions": _rows_of(result)}), JSON_TYPE, rows=call.rows)
@@ -43,10 +49,10 @@ def read_instances(request: InferRequest, body: Body) -> Tuple[List[Any], Dict[s
     instances = document.get("instances")
     if not isinstance(instances, list) or not instances:
         raise InvalidRequest('the body must have "instances": a list with at least one instance')
-    params = document.get("params") or {}
-    if not isinstance(params, dict):
-        raise InvalidRequest('"params" must be an object: the model\'s parameters')
-    return instances, params
+    check_members(document, _MEMBERS, "the request", 'the model\'s parameters go into "params"')
+    if document.get("signature_name") not in (None, _ONLY_SIGNATURE):
+        raise InvalidRequest(f'the model has one signature: leave "signature_name" out, or send "{_ONLY_SIGNATURE}"')
+    return instances, params_of(document)
 
 
 def fields_of(instances: List[Any], *, takes_text: bool) -> Tuple[str, Dict[str, Any]]:

@@ -12,7 +12,7 @@ from ...protocol.errors import MESSAGE_LIMIT, InvalidRequest, ModelError, Servin
 from ...protocol.kinds import LEGACY
 from ...protocol.messages import InferRequest
 from ...protocol.statuses import statuses
-from ...protocol.v2 import JSON_TYPE
+from ...protocol.v2 import JSON_TYPE, check_members
 from ..convert.kinds import Unified
 from ..convert.plain import dumps
 from ..model.call import Answer, Call
@@ -27,8 +27,11 @@ class LegacyDialect(Dialect):
 
     def decode_unified(self, model: ServedModel, request: InferRequest, unified: Unified) -> Call:
         """What a request in the one form asks of the model."""
-        found = model.fields.make(unified.kind, unified.fields, request.deadline)
-        return model.call_of(request, found, model.adapter.params(params_of(unified.fields)), kind=LEGACY)
+        fields = unified.fields
+        found = model.fields.make(unified.kind, fields, request.deadline)
+        params = model.adapter.own_params(params_of(fields))
+        check_members(fields, model.fields.reads(unified.kind, fields), "the request", _beside(model, "params"))
+        return model.call_of(request, found, params, kind=LEGACY)
 
     def encode(self, model: ServedModel, call: Call, result: Any) -> Answer:
         return legacy_answer(result, call.rows)
@@ -37,12 +40,23 @@ class LegacyDialect(Dialect):
         return legacy_failure(error)
 
 
+def _beside(model: ServedModel, name: str) -> str:
+    """What to do with a field that is none of the model's inputs."""
+    inputs = ", ".join(each.name for each in model.signature.inputs[:20])
+    if model.signature.params:
+        return f'the model\'s parameters go into "{name}"'
+    return f"the model has no parameters; its inputs are {inputs}" if inputs else "the model takes no parameters"
+
+
 def params_of(fields: Dict[str, Any]) -> Dict[str, Any]:
     """The model's own parameters in a request of this form: `params`, or `parameters`."""
-    name = "params" if "params" in fields else "parameters"
-    params = fields.get(name)
-    if params is None:
+    given = [name for name in ("params", "parameters") if fields.get(name) is not None]
+    if not given:
         return {}
+    if len(given) > 1:
+        raise InvalidRequest("the request is ambiguous: it has the fields params and parameters; send one of them")
+    (name,) = given
+    params = fields[name]
     if not isinstance(params, dict):
         raise InvalidRequest(f"the field {name!r} must be an object: the model's parameters")
     return params

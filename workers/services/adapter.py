@@ -98,7 +98,7 @@ class ServiceAdapter:
         everything = own_stream or overrides(self.service, "predict")
         if not everything and not self._own(self.service.handler_of(fields)):
             return self.inner.decode(request, body)
-        return self._call(request, fields, None if kind == LEGACY else parse_document(document), kind)
+        return self._call(request, fields, None if kind == LEGACY else parse_document(document, is_open=True), kind)
 
     def _decode_form(self, form: Form, request: InferRequest, body: Body, own_stream: bool) -> Call:
         """A body of another dialect, for the service's own methods or for the model."""

@@ -26,7 +26,7 @@ from ..model.served import ServedModel
 def default_v2(inner: ServedModel, fields: Dict[str, Any]) -> Dict[str, Any]:
     """The model's answer to V2 fields, as JSON has it; outputs that the client wants as binary are arrays."""
     dialect = V2Dialect()
-    call = dialect.call(inner, InferRequest(id=0), parse_document(_document_of(fields)))
+    call = dialect.call(inner, InferRequest(id=0), parse_document(_document_of(fields), is_open=True))
     outputs: List[Dict[str, Any]] = []
     for each, binary in dialect.chosen(inner, call, inner.predict(call)):
         head: Dict[str, Any] = {"name": each.name, "shape": list(each.array.shape), "datatype": each.datatype}
