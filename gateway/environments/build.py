@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ...protocol.errors import LoadError
+from .indexes import install
+from .lock import project_of
 from .pythons import Interpreter
-from .requirements import variables_in
 from .spec import EnvironmentSpec
 from .uv import Uv, UvFailed, run_program
 
@@ -51,7 +52,7 @@ async def build_environment(
         if number:
             report(f"environment {spec.label}: it does not import ({first_failure}); trying with {rescue}")
         try:
-            await _install(spec, python, folder, uv, additions, flags)
+            await _install(spec, python, folder, uv, additions, flags, report)
             mlflow = await _try_import(spec, folder, uv)
         except _ImportFails as error:
             first_failure = first_failure or error.last_line
@@ -94,7 +95,13 @@ def _attempts(spec: EnvironmentSpec) -> list[tuple[str, list[str], list[str]]]:
 
 
 async def _install(
-    spec: EnvironmentSpec, python: Interpreter, folder: Path, uv: Uv, additions: list[str], flags: list[str]
+    spec: EnvironmentSpec,
+    python: Interpreter,
+    folder: Path,
+    uv: Uv,
+    additions: list[str],
+    flags: list[str],
+    report: Callable[[str], None],
 ) -> None:
     """One attempt, in a fresh venv. Raises UvFailed, OSError."""
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
@@ -106,25 +113,38 @@ async def _install(
     if not (spec.requirements or additions):
         return
     inputs = folder / _INPUTS
-    await asyncio.to_thread(_write_inputs, inputs, lines, constraints)
+    own: dict[str, list[str]] = {}
+    for line in spec.requirements:
+        if line.requirement is not None:
+            own.setdefault(line.name, []).append(str(line.requirement))
+    project = project_of(spec.sources, own)
+    await asyncio.to_thread(_write_inputs, inputs, lines, constraints, project)
     arguments = ["pip", "install", "--python", str(folder / "bin" / "python"), *uv.index_flags(), *spec.flags, *flags]
-    if any(option.startswith("--extra-index-url") for option in spec.options):
-        # As pip, which resolved this model's environment: the best version over all indexes.
-        arguments += ["--index-strategy", "unsafe-best-match"]
     arguments += ["-r", str(inputs / "requirements.txt")]
     arguments += ["-c", str(inputs / "constraints.txt")] if constraints else []
+    arguments += ["-r", str(inputs / "pyproject.toml")] if project else []
     try:
         # In its own folder: a pyproject.toml beside the model or the gateway is none of this environment's business.
-        await uv.run(*arguments, cwd=inputs, variables=variables_in([*lines, *constraints]))
+        await install(
+            uv,
+            arguments,
+            cwd=inputs,
+            options=spec.options,
+            lines=[*lines, *constraints],
+            probe=next((line.name for line in spec.requirements if line.name), "pip"),
+            report=lambda said: report(f"environment {spec.label}: {said}"),
+        )
     finally:
         await asyncio.to_thread(shutil.rmtree, inputs, ignore_errors=True)
 
 
-def _write_inputs(inputs: Path, lines: list[str], constraints: list[str]) -> None:
+def _write_inputs(inputs: Path, lines: list[str], constraints: list[str], project: str) -> None:
     """The files for uv, readable by us alone: an index's URL may hold a password."""
     inputs.mkdir(mode=0o700)
     for name, content in (("requirements.txt", lines), ("constraints.txt", constraints)):
         (inputs / name).write_text("\n".join([*content, ""]))
+    if project:
+        (inputs / "pyproject.toml").write_text(project)
 
 
 async def _try_import(spec: EnvironmentSpec, folder: Path, uv: Uv) -> str | None:

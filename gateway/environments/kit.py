@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...protocol.errors import LoadError
+from .indexes import install
 from .pythons import Interpreter
 from .spec import MACHINE
 from .uv import Uv, UvFailed
@@ -32,7 +33,8 @@ async def build_kit(python: Interpreter, folder: Path, uv: Uv, report: Callable[
     report(f"kit for Python {python.minor}: installing {len(KIT_REQUIREMENTS)} libraries for the worker's own use")
     arguments = ["pip", "install", "--target", str(folder), "--python", str(python.path), "--no-python-downloads"]
     try:
-        await uv.run(*arguments, "--only-binary", ":all:", *uv.index_flags(), *KIT_REQUIREMENTS, cwd=folder.parent)
+        arguments += ["--only-binary", ":all:", *uv.index_flags(), *KIT_REQUIREMENTS]
+        await install(uv, arguments, cwd=folder.parent, probe="pyzmq", report=report)
     except UvFailed as error:
         wanted = ", ".join(KIT_REQUIREMENTS)
         raise LoadError(

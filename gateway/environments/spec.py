@@ -6,15 +6,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import hashlib
 import json
 import platform
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +22,14 @@ from ...protocol.errors import LoadError
 from ...protocol.signature import MLMODEL
 from ...protocol.yaml_files import MAX_SIZE, load_yaml
 from ..artifacts.mlmodel import read_mlmodel
+from .lock import Source, read_lock
 from .requirements import RequirementFile, RequirementLine, read_file, read_lines
 from .uv import Uv
 
 #: Part of every key: raise it when environments built by an older release must not be used any more.
 _KEY_FORMAT = 1
+#: The same for environments of several indexes, beside `_KEY_FORMAT`.
+_INDEX_FORMAT = 1
 #: What compiled packages depend on beside Python; a cache may be shared by unlike machines.
 MACHINE = f"{sys.platform}-{platform.machine()}-{platform.libc_ver()[0]}"
 _MINOR = re.compile(r"^\D*(\d+)\.(\d+)")
@@ -56,6 +57,8 @@ class EnvironmentSpec:
     mlflow_version: str
     #: Libraries of its flavours ("sklearn", "torch"), tried once after a build.
     libraries: tuple[str, ...]
+    #: Packages that uv.lock has from another index than the default one; they are among the requirements.
+    sources: tuple[Source, ...] = ()
 
     @property
     def says_nothing(self) -> bool:
@@ -73,6 +76,9 @@ class EnvironmentSpec:
             [line.text for line in self.constraints],
             [*self.options, *self.flags],
         ]
+        if self.sources or any(option.startswith("--extra-index-url") for option in self.options):
+            # Older releases may have taken a namesake from another index.
+            content.append([_INDEX_FORMAT, *map(dataclasses.astuple, self.sources)])
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     @property
@@ -114,8 +120,9 @@ def read_spec(model_path: Path, uv: Uv) -> EnvironmentSpec:
         read_lines(pip_part, model_path, f"{conda} (its pip part)", file)
     logged = str(python_env.get("python") or conda_python or mlmodel.pyfunc.get("python_version") or "")
     minor = _minor(logged)
+    sources: list[Source] = []
     if (model_path / "uv.lock").is_file() and (model_path / "pyproject.toml").is_file():
-        _read_lock(model_path, uv, file)
+        sources = read_lock(model_path, uv, file)
     return EnvironmentSpec(
         python=minor or _minor(platform.python_version()),
         python_logged=logged,
@@ -127,6 +134,7 @@ def read_spec(model_path: Path, uv: Uv) -> EnvironmentSpec:
         logged_at=_time(mlmodel.logged_at),
         mlflow_version=mlmodel.mlflow_version,
         libraries=_libraries(mlmodel.flavors),
+        sources=tuple(sources),
     )
 
 
@@ -151,43 +159,6 @@ def _read_conda(conda: dict[str, Any], path: Path, file: RequirementFile) -> tup
             "under pip, or give the model an environment of its own with `environment: <path>`)"
         )
     return python, pip_part
-
-
-def _read_lock(model_path: Path, uv: Uv, file: RequirementFile) -> None:
-    """Honour uv.lock: its pins bind everything that requirements.txt does not pin by itself.
-
-    requirements.txt decides WHAT is installed (it holds the extras and groups the model was logged with, and
-    mlflow); without one, the lock's own default packages are.
-    """
-    with tempfile.TemporaryDirectory(prefix="modelhub-lock-") as scratch:
-        for name in ("uv.lock", "pyproject.toml"):
-            shutil.copyfile(model_path / name, Path(scratch, name))
-        command = [str(uv.binary), "export", "--directory", scratch, "--frozen", "--no-dev", "--no-emit-project"]
-        command += ["--no-hashes", "--no-header", "--no-annotate", "--no-python-downloads", "--python", sys.executable]
-        try:
-            done = subprocess.run(
-                command, env=uv.environment(), capture_output=True, text=True, check=False, timeout=120
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise LoadError(f"uv.lock of {model_path} cannot be read: {uv.mask(str(error))}") from None
-    if done.returncode != 0:
-        said = uv.mask(done.stderr.strip())
-        if not file.requirements:
-            raise LoadError(
-                f"uv.lock of {model_path} cannot be read, and there is no requirements.txt; uv said:\n{said}"
-            )
-        file.not_covered.append(
-            f"uv.lock is not honoured, requirements.txt alone is; uv said: {said.splitlines()[-1:]}"
-        )
-        return
-    locked = RequirementFile()
-    read_lines(done.stdout.splitlines(), model_path, "uv.lock", locked)
-    file.options.extend(locked.options)
-    if file.requirements:
-        named = {line.name for line in file.requirements}
-        file.constraints.extend(line for line in locked.requirements if line.name and line.name not in named)
-    else:
-        file.requirements.extend(locked.requirements)
 
 
 def _libraries(flavors: Iterable[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import uv
 
@@ -28,6 +29,7 @@ _NEVER_PASSED = frozenset(("UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_PROJECT", "UV_PR
 _KEPT_LINES = 2000
 _SHOWN_LINES = 40
 _TIMED_OUT = 124  # as timeout(1)
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 # Run before uv in its own process: uv must not go on writing when its builder was killed.
 _DIE_WITH_PARENT = (
@@ -86,13 +88,23 @@ class Uv:
         """Flags for pip settings that uv has no variable for."""
         return ["--no-index"] if _true(self._environ.get("PIP_NO_INDEX")) else []
 
-    async def run(self, *arguments: str, cwd: Path | None = None, variables: Iterable[str] = ()) -> str:
-        """Run uv and return what it printed, masked. Raises UvFailed. Cancelling kills it."""
+    async def run(
+        self,
+        *arguments: str,
+        cwd: Path | None = None,
+        variables: Iterable[str] = (),
+        settings: Mapping[str, str] = _NOTHING,
+    ) -> str:
+        """Run uv and return what it printed, masked. Raises UvFailed. Cancelling kills it.
+
+        `settings`: UV_* variables in place of those that there are; "" takes one away.
+        """
         names = set(variables)
         redactor = Redactor(self._environ)
         for name in names:
             redactor.add(self._environ.get(name))
         binary, env = await asyncio.to_thread(lambda: (self.binary, self.environment(names)))
+        env = {name: value for name, value in {**env, **settings}.items() if value or name not in settings}
         try:
             return await run_program([str(binary), *arguments], env=env, cwd=cwd, mask=redactor.clean, tail=self._tail)
         finally:
@@ -183,9 +195,6 @@ def uv_environment(environ: Mapping[str, str], variables: Iterable[str] = ()) ->
     take("SSL_CERT_FILE", environ.get("PIP_CERT"))
     take("ALL_PROXY", environ.get("PIP_PROXY"))
     take("UV_PRERELEASE", "allow" if _true(environ.get("PIP_PRE")) else None)
-    if environ.get("PIP_EXTRA_INDEX_URL"):
-        # pip takes the best version over all its indexes, uv the first index's; these settings were made for pip.
-        take("UV_INDEX_STRATEGY", "unsafe-best-match")
     env["UV_NO_PROGRESS"] = "1"
     env["UV_PYTHON_DOWNLOADS"] = env.get("UV_PYTHON_DOWNLOADS", "never")
     env["NO_COLOR"] = "1"

@@ -94,8 +94,11 @@ def make_uv(path: Path, script: str) -> Uv:
 
 
 @contextmanager
-def index(wheels: Sequence[tuple[Path, str]], *, password: str) -> Iterator[str]:
-    """A package index with upload times, open to the user `reader`; yields its address without credentials."""
+def index(wheels: Sequence[tuple[Path, str]], *, password: str, refusal: int = 401) -> Iterator[str]:
+    """A package index with upload times, open to the user `reader`; yields its address without credentials.
+
+    Without a `password` it is open to everybody.
+    """
     expected = "Basic " + base64.b64encode(f"reader:{password}".encode()).decode()
 
     class Handler(BaseHTTPRequestHandler):
@@ -104,8 +107,8 @@ def index(wheels: Sequence[tuple[Path, str]], *, password: str) -> Iterator[str]
 
         def do_GET(self) -> None:
             name = self.path.strip("/").rpartition("/")[2]
-            if self.headers.get("Authorization") != expected:
-                self._answer(401, b"", "text/plain", ("WWW-Authenticate", "Basic"))
+            if password and self.headers.get("Authorization") != expected:
+                self._answer(refusal, b"", "text/plain", ("WWW-Authenticate", "Basic"))
             elif found := [wheel for wheel, _ in wheels if wheel.name == name]:
                 self._answer(200, found[0].read_bytes(), "application/octet-stream")
             elif files := [self._file(wheel, time) for wheel, time in wheels if wheel.name.startswith(f"{name}-")]:

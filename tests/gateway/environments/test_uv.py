@@ -26,7 +26,7 @@ def test_pip_settings_become_uvs(tmp_path: Path) -> None:
     )
     assert env["UV_DEFAULT_INDEX"] == "https://a.example/simple"
     assert env["UV_INDEX"] == "https://b.example https://c.example"
-    assert env["UV_INDEX_STRATEGY"] == "unsafe-best-match"
+    assert "UV_INDEX_STRATEGY" not in env
     assert env["UV_FIND_LINKS"] == f"{tmp_path},https://d.example"
     assert (env["SSL_CERT_FILE"], env["UV_INSECURE_HOST"], env["UV_PRERELEASE"]) == ("/ca.pem", "a.example", "allow")
 

@@ -1,0 +1,85 @@
+"""Which package index a package is taken from, where there are several.
+
+Whoever adds an index of their own to the public one keeps packages there whose names anybody may take on the public
+one. So a package is taken from the first index that has its name, the added ones first, as uv does by itself; an index
+that refuses the credentials ends the build. pip knows no order: a model's environment may have been resolved by it with
+versions of several indexes for one name. So where nothing fits, the versions of all indexes are tried, those of the
+first one first, provided that none of them refuses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from .requirements import variables_in
+from .uv import Uv, UvFailed
+
+_NO_SOLUTION = "No solution found when resolving"
+#: As uv says it of an index.
+_REFUSED = re.compile(r"\b(401 Unauthorized|403 Forbidden|lack of valid authentication credentials)")
+_EXTRA = "--extra-index-url"
+_ADDED = ("UV_INDEX", "UV_EXTRA_INDEX_URL")
+_ALL_INDEXES = ("--index-strategy", "unsafe-first-match")
+
+
+async def install(
+    uv: Uv,
+    arguments: Sequence[str],
+    *,
+    cwd: Path,
+    options: Iterable[str] = (),
+    lines: Iterable[str] = (),
+    probe: str,
+    report: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Run `uv pip install` with these arguments. Raises UvFailed, which names an index that refused.
+
+    `options`: the pip options of the requirements file; `lines`: whatever else may name variables that uv expands;
+    `probe`: the name of a package to ask an index for.
+    """
+    options = list(options)
+    variables = variables_in([*options, *lines])
+    try:
+        await uv.run(*arguments, cwd=cwd, variables=variables)
+        return
+    except UvFailed as error:
+        if _NO_SOLUTION not in error.said or _REFUSED.search(error.said):
+            raise
+        environment = await asyncio.to_thread(uv.environment)
+        added = _added(environment, options)
+        if not added or environment.get("UV_INDEX_STRATEGY"):
+            raise  # whoever has set that has chosen
+    for line, settings in added:
+        await _ask(uv, line, settings, probe, cwd, variables)
+    report("no version fits of the first index that has each package: trying the versions of all indexes")
+    await uv.run(*arguments, *_ALL_INDEXES, cwd=cwd, variables=variables)
+
+
+def _added(environment: Mapping[str, str], options: Iterable[str]) -> list[tuple[str, dict[str, str]]]:
+    """The indexes beside the default one, each as a line of a requirements file or as settings of uv's own."""
+    found: list[tuple[str, dict[str, str]]] = [(option, {}) for option in options if option.startswith(_EXTRA)]
+    for name in _ADDED:
+        found.extend(("", {name: value}) for value in environment.get(name, "").split())
+    return found
+
+
+async def _ask(uv: Uv, line: str, settings: dict[str, str], name: str, cwd: Path, variables: set[str]) -> None:
+    """Ask one index for a package: trying all indexes, uv would pass over one that refuses. Raises UvFailed then."""
+    scratch = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="modelhub-index-"))
+    file = scratch / "probe.in"
+    try:
+        await asyncio.to_thread(file.write_text, f"{line}\n{name}\n")
+        settings = {**dict.fromkeys(_ADDED, ""), **settings}
+        arguments = ("pip", "compile", "--no-deps", "--quiet", "--no-python-downloads", "--python", sys.executable)
+        await uv.run(*arguments, str(file), cwd=cwd, variables=variables, settings=settings)
+    except UvFailed as error:
+        if _REFUSED.search(error.said):
+            raise
+    finally:
+        await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
