@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...protocol.errors import LoadError
-from .indexes import install
+from .indexes import install, missing_index
 from .lock import project_of
 from .pythons import Interpreter
 from .spec import EnvironmentSpec
@@ -166,6 +166,7 @@ def _failure(spec: EnvironmentSpec, mask: Callable[[str], str], error: UvFailed)
     wanted = ", ".join(mask(line.text) for line in spec.requirements)
     return (
         f"environment {spec.label} could not be built ({wanted}). uv said, {error}\n"
+        f"{missing_index(spec.requirements, error.said)}"
         f"Correct the model's requirements.txt, or the index settings (UV_* or PIP_*), or set this model's "
         f"`environment` to `shared` or to the path of a venv that works"
     )

@@ -17,9 +17,12 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from .requirements import variables_in
+from .requirements import RequirementLine, variables_in
 from .uv import Uv, UvFailed
 
+#: Local versions of PyTorch's own builds, and where these are.
+_PYTORCH = re.compile(r"cpu|cu\d+|rocm[\d.]+|xpu")
+_PYTORCH_INDEX = "https://download.pytorch.org/whl/"
 _NO_SOLUTION = "No solution found when resolving"
 #: As uv says it of an index.
 _REFUSED = re.compile(r"\b(401 Unauthorized|403 Forbidden|lack of valid authentication credentials)")
@@ -83,3 +86,24 @@ async def _ask(uv: Uv, line: str, settings: dict[str, str], name: str, cwd: Path
             raise
     finally:
         await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+
+
+def missing_index(requirements: Iterable[RequirementLine], said: str) -> str:
+    """A sentence about the first package of which uv said that it is not there, where its version tells of an index of
+    its own (`torch==2.4.1+cpu`); "" for none."""
+    for line in requirements:
+        specifiers = list(line.requirement.specifier) if line.requirement is not None else []
+        local = specifiers[0].version.partition("+")[2] if len(specifiers) == 1 else ""
+        if not local or line.name not in said:
+            continue
+        if _PYTORCH.fullmatch(local):
+            url = _PYTORCH_INDEX + local
+            return (
+                f"{line.requirement} is not on PyPI but on PyTorch's own index: add the line `--extra-index-url {url}` "
+                f"to the model's requirements.txt, or set UV_INDEX={url} for the gateway. "
+            )
+        return (
+            f"{line.requirement} is no version of PyPI, which has none with a +: name the index that it came from by a "
+            "line `--extra-index-url` of the model's requirements.txt, or by UV_INDEX for the gateway. "
+        )
+    return ""

@@ -142,6 +142,21 @@ def test_what_no_index_has_is_said_as_before(indexes: Indexes) -> None:
         indexes.build(f"--extra-index-url {indexes.url()}\ntiny==7\n")
 
 
+@pytest.mark.parametrize(
+    ("requirement", "hint"),
+    [
+        ("torch==2.4.1+cpu", "--extra-index-url https://download.pytorch.org/whl/cpu`"),
+        ("torchvision==0.19.1+cu121", "UV_INDEX=https://download.pytorch.org/whl/cu121 "),
+        ("torch==2.4.1+rocm6.1", "https://download.pytorch.org/whl/rocm6.1"),
+        ("ours==1.0+corp.3", "name the index that it came from"),
+    ],
+)
+def test_a_version_that_only_another_index_has_gets_a_hint_at_it(indexes: Indexes, requirement: str, hint: str) -> None:
+    with pytest.raises(LoadError) as caught:
+        indexes.build(f"{requirement}\n")
+    assert hint in caught.value.message
+
+
 # ---- uv.lock ---------------------------------------------------------------------------------------
 
 PROJECT = """
