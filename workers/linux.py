@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import array
 import ctypes
 import math
 import os
 import signal
-from typing import Dict, List, NamedTuple, Set
+import socket
+from typing import Dict, List, NamedTuple, Set, Tuple
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -19,6 +21,16 @@ def _prctl(option: int, argument: int) -> None:
     if libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def receive_descriptors(sock: socket.socket, size: int, count: int) -> Tuple[bytes, List[int]]:
+    """What `socket.recv_fds` of Python 3.9 gives: a message of at most `size` bytes, and the descriptors with it."""
+    found = array.array("i")
+    data, ancillary, _, _ = sock.recvmsg(size, socket.CMSG_LEN(count * found.itemsize))
+    for level, kind, raw in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(raw[: len(raw) - len(raw) % found.itemsize])
+    return data, list(found)
 
 
 def die_with_parent(parent: int, with_signal: int = signal.SIGKILL) -> None:

@@ -20,7 +20,7 @@ from ..system.single_flight import SingleFlight
 from .build import build_environment
 from .installed import Installed, OwnInstalled, unmet
 from .kit import build_kit, kit_key
-from .pythons import Interpreter, find_python, inspect_installed
+from .pythons import Interpreter, check_python, find_python, inspect_installed
 from .spec import EnvironmentSpec, is_model, label_of, read_spec
 from .store import Finished, Store
 from .uv import Uv
@@ -125,6 +125,7 @@ class Environments:
         await asyncio.to_thread(self._kits.close)
 
     async def _built(self, spec: EnvironmentSpec) -> Environment:
+        check_python(spec.python, "the model")
         finished = await asyncio.to_thread(self._environments.find, spec.key)
         if finished is None:
             finished = await self._flights.run(spec.key, lambda progress: self._build(spec))

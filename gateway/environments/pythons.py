@@ -24,7 +24,7 @@ from .uv import Uv, UvFailed, run_program
 _PROBE = """
 import json, platform, sys
 said = {"executable": sys.executable, "version": platform.python_version(), "kind": platform.python_implementation()}
-if len(sys.argv) > 1:
+if len(sys.argv) > 1 and sys.version_info >= (3, 8):
     import importlib.metadata
     said["versions"], said["requires"] = {}, {}
     for found in importlib.metadata.distributions():
@@ -35,6 +35,8 @@ if len(sys.argv) > 1:
 print("PROBE" + json.dumps(said))
 """
 _PROBE_SECONDS = 60.0
+#: What workers run on.
+_OLDEST = (3, 8)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,19 @@ async def inspect_python(path: Path) -> Interpreter:
 async def inspect_installed(path: Path) -> tuple[Interpreter, ListedInstalled]:
     """As `inspect_python`, with the distributions that it has."""
     interpreter, said = await _probe(path, distributions=True)
+    check_python(interpreter.minor, str(path))
     return interpreter, ListedInstalled(interpreter.version, said["versions"], said["requires"])
+
+
+def check_python(minor: str, whose: str) -> None:
+    """Can workers run on that minor version ("3.8")? Raises LoadError, which begins with `whose`."""
+    numbers = tuple(int(part) for part in minor.split(".") if part.isdigit())
+    if numbers and numbers < _OLDEST:
+        oldest = ".".join(map(str, _OLDEST))
+        raise LoadError(
+            f"{whose} is of Python {minor}, and models are served on Python {oldest} or newer: log the model again "
+            f"there, or set its `environment` to the path of a Python {oldest} or newer that has what it needs"
+        )
 
 
 async def find_python(minor: str, *, pythons: Sequence[Path], uv: Uv) -> Interpreter:

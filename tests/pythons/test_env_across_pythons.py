@@ -1,4 +1,4 @@
-"""Models of Python 3.9, 3.10 and 3.12 with two MLflows, each in its own environment. A missing Python is a failure."""
+"""Models of Python 3.8 to 3.12 with two MLflows, each in its own environment. A missing Python is a failure."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from support.env_parts import make_model
-from support.env_real import ask, build, environments_of, plan, use
+from support.env_real import ask, build, environments_of, import_everything, plan, use
 from support.gateway_process import Gateway
 
 OLD = {"mlflow": "2.9.2", "scikit-learn": "1.2.2", "numpy": "1.26.4", "pandas": "1.5.3"}
 NEW = {"mlflow": "3.10.0", "scikit-learn": "1.7.2", "numpy": "2.3.3", "pandas": "2.3.2"}
-WORLDS = {"3.9": OLD, "3.10": OLD, "3.12": NEW}
+OLDEST = {"mlflow": "2.9.2", "scikit-learn": "1.2.2", "numpy": "1.24.4", "pandas": "1.5.3"}
+WORLDS = {"3.8": OLDEST, "3.9": OLD, "3.10": OLD, "3.12": NEW}
 
 
 def lines_of(pins: dict[str, str]) -> str:
@@ -33,6 +34,7 @@ def test_each_model_gets_its_own_python_and_libraries_and_all_answer_from_one_ga
         assert environment.python_version.startswith(f"{python}.")
         assert environment.kit is not None
         assert environment.kit.name.startswith(f"{python}-")
+        import_everything(environment)
         used = use(environment, tmp_path / python, lines_of(pins))
         assert {name: used[name] for name in pins} == pins
         assert (used["python"], used["predictions"]) == (python, [0, 0, 1, 1])

@@ -35,6 +35,16 @@ print("USED" + json.dumps({
 }))
 """
 
+_IMPORT = """
+import importlib, importlib.util, sys
+spec = importlib.util.spec_from_file_location("bootstrap", sys.argv[1])
+bootstrap = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(bootstrap)
+bootstrap.install(sys.argv[2])
+for name in sys.argv[3:]:
+    importlib.import_module(name)
+"""
+
 
 def build(state_dir: Path, model: Path, **settings: Any) -> tuple[Environment, list[str]]:
     """The environment that `auto` gives a model, and what was reported."""
@@ -61,6 +71,18 @@ def use(environment: Environment, folder: Path, requirements: str) -> dict[str, 
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout.rpartition("USED")[2])
     return answer
+
+
+def import_everything(environment: Environment) -> None:
+    """Import every file of protocol and workers there, as a worker does: with the kit last on the path."""
+    serving = Path(__file__).parents[2] / "src" / "modelhub" / "serving"
+    files = sorted(path for folder in ("protocol", "workers") for path in (serving / folder).rglob("*.py"))
+    names = [".".join(("modelhub.serving", *file.relative_to(serving).with_suffix("").parts)) for file in files]
+    bootstrap = str(serving / "workers" / "bootstrap.py")
+    command = [str(environment.python), "-c", _IMPORT, bootstrap, str(environment.kit), *names]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    assert len(names) > 80
 
 
 def ask(running: Gateway, model: str) -> list[int]:

@@ -1,7 +1,7 @@
 """Loading a model in a worker: from a local MLflow model directory to a `ServedModel`.
 
 Only ever from a local path: no tracking server, no credentials, no network (the gateway's fetcher got
-the files). Works with mlflow 2.9 on Python 3.9 as with today's; mlflow and whatever the model needs come
+the files). Works with mlflow 2.9 on Python 3.8 as with today's; mlflow and whatever the model needs come
 from the model's own environment.
 """
 

@@ -166,8 +166,9 @@ class ScriptServer(ForkServer):
                 return 1
             if pid:
                 self._status = status
-        code = os.waitstatus_to_exitcode(self._status)
-        return code if code >= 0 else 128 - code
+        if os.WIFSIGNALED(self._status):
+            return 128 + os.WTERMSIG(self._status)
+        return os.WEXITSTATUS(self._status)
 
 
 def check_main_thread() -> None:

@@ -104,7 +104,7 @@ class ForkServer:
 
     def _receive(self) -> None:
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._socket, MAX_FORK_MESSAGE, 4)
+            data, descriptors = linux.receive_descriptors(self._socket, MAX_FORK_MESSAGE, 4)
         except ConnectionResetError:
             raise Ended from None
         if not data:

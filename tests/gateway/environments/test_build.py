@@ -211,6 +211,18 @@ async def test_no_mlflow_among_the_requirements_is_an_error_that_says_which_to_a
         await make().ensure(make_model(tmp_path / "m", "tiny==1.0.0"), "isolated")
 
 
+@pytest.mark.parametrize("python", ["3.7", "3.6", "2.7"])
+async def test_a_python_that_workers_cannot_run_on_is_said_before_anything_is_built(
+    make: Make, tmp_path: Path, python: str
+) -> None:
+    environments = make(make_uv(tmp_path / "uv", COUNTING))
+    for choice in ("auto", "isolated"):
+        model = make_model(tmp_path / choice, python=python)
+        with pytest.raises(LoadError, match=rf"^the model is of Python {python}, .* on Python 3\.8 or newer"):
+            await environments.ensure(model, choice)
+    assert not (tmp_path / "calls").exists()
+
+
 async def test_isolated_needs_requirements(make: Make, tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="names no requirements"):
         await make().ensure(make_model(tmp_path / "m", ""), "isolated")

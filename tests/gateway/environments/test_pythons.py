@@ -76,6 +76,12 @@ async def test_another_implementation_is_refused(tmp_path: Path) -> None:
         await inspect_python(fake_python(tmp_path / "pypy", "3.11.1", "PyPy"))
 
 
+async def test_a_python_of_ones_own_that_is_too_old_is_refused_with_that_reason(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match=r"is of Python 3\.7, and models are served on Python 3\.8 or newer"):
+        await inspect_installed(fake_python(tmp_path / "old", "3.7.16"))
+    assert (await inspect_python(fake_python(tmp_path / "older", "3.6.1"))).minor == "3.6"
+
+
 async def test_distributions_of_a_python_are_listed() -> None:
     interpreter, installed = await inspect_installed(Path(sys.prefix))
     assert interpreter.version == installed.python_version == platform.python_version()
