@@ -92,6 +92,7 @@ def _fetch(uri: str) -> LocalModel:
     try:
         if model_source.uses_tracking_server(uri):
             _log_in(redactor)
+        model_source.import_mlflow()
         version, source = model_source.resolve(uri)
         return LocalModel(_cached(source, redactor.clean(source), version), version)
     except ServingError as error:

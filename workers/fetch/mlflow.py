@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from ...protocol.errors import ConfigError, LoadError, NotFound
 from ...protocol.signature import MLMODEL
 from ...protocol.uris import HASH_MARK
+from .credentials import confine
 
 LATEST = "latest"
 
@@ -74,6 +75,8 @@ def import_mlflow() -> None:
         import mlflow.store.artifact.models_artifact_repo
         import mlflow.tracking.client
         import mlflow.tracking.request_header.registry  # noqa: F401
+
+        confine()
 
 
 def uses_tracking_server(uri: str) -> bool:
