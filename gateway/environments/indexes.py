@@ -20,9 +20,8 @@ from pathlib import Path
 from .requirements import RequirementLine, variables_in
 from .uv import Uv, UvFailed
 
-#: Local versions of PyTorch's own builds, and where these are.
+#: Local versions of PyTorch's own builds.
 _PYTORCH = re.compile(r"cpu|cu\d+|rocm[\d.]+|xpu")
-_PYTORCH_INDEX = "https://download.pytorch.org/whl/"
 _NO_SOLUTION = "No solution found when resolving"
 #: As uv says it of an index.
 _REFUSED = re.compile(r"\b(401 Unauthorized|403 Forbidden|lack of valid authentication credentials)")
@@ -97,10 +96,10 @@ def missing_index(requirements: Iterable[RequirementLine], said: str) -> str:
         if not local or line.name not in said:
             continue
         if _PYTORCH.fullmatch(local):
-            url = _PYTORCH_INDEX + local
             return (
-                f"{line.requirement} is not on PyPI but on PyTorch's own index: add the line `--extra-index-url {url}` "
-                f"to the model's requirements.txt, or set UV_INDEX={url} for the gateway. "
+                f"{line.requirement} is not on PyPI but on PyTorch's own index of {local} builds, whose address stands "
+                "in the install command that pytorch.org shows for them: add it as a line `--extra-index-url …` to the "
+                "model's requirements.txt, or set UV_INDEX to it for the gateway. "
             )
         return (
             f"{line.requirement} is no version of PyPI, which has none with a +: name the index that it came from by a "

@@ -6,6 +6,7 @@ Called by `spec.py`. Blocking: it runs `uv export`.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_PUBLIC = "https://pypi.org/simple"
+#: As uv's help says which index it asks where nobody names one.
+_DEFAULT = re.compile(r"default package index \(by default:\s+<(?P<url>[^>\s]+)>")
 
 
 @dataclass(frozen=True, order=True)
@@ -60,7 +62,8 @@ def read_lock(model_path: Path, uv: Uv, file: RequirementFile) -> list[Source]:
     read_lines(said.splitlines(), model_path, "uv.lock", locked)
     file.options.extend(locked.options)
     environment = uv.environment()
-    sources = _sources(model_path, environment.get("UV_DEFAULT_INDEX") or environment.get("UV_INDEX_URL", ""))
+    own_default = environment.get("UV_DEFAULT_INDEX") or environment.get("UV_INDEX_URL", "")
+    sources = _sources(model_path, own_default, _public(uv))
     named = {line.name for line in file.requirements}
     everything = not file.requirements
     for line in locked.requirements:
@@ -88,14 +91,25 @@ def _export(model_path: Path, uv: Uv) -> tuple[str, bool]:
     return (uv.mask(done.stderr.strip()), True) if done.returncode else (done.stdout, False)
 
 
-def _sources(model_path: Path, own_default: str) -> dict[str, Source]:
+def _public(uv: Uv) -> str:
+    """The index that uv asks where nobody names one, by its own word; "": it does not say."""
+    command = [str(uv.binary), "pip", "install", "--help"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    found = _DEFAULT.search(said)
+    return _plain(found["url"]) if found is not None else ""
+
+
+def _sources(model_path: Path, own_default: str, public: str) -> dict[str, Source]:
     """Package -> its index, for those that the lock has from another than the default one.
 
     `own_default`: the gateway's, which then stands in for the project's own; "" if it has none.
     """
     lock = tomllib.loads((model_path / "uv.lock").read_text(encoding="utf-8"))
-    names, default = _indexes(tomllib.loads((model_path / "pyproject.toml").read_text(encoding="utf-8")))
-    usual = {_PUBLIC, *((default, _plain(own_default)) if own_default else ())}
+    names, default = _indexes(tomllib.loads((model_path / "pyproject.toml").read_text(encoding="utf-8")), public)
+    usual = {public, *((default, _plain(own_default)) if own_default else ())}
     found: dict[str, set[str]] = {}
     for package in lock.get("package", ()):
         registry = package.get("source", {}).get("registry", "")
@@ -110,11 +124,11 @@ def _sources(model_path: Path, own_default: str) -> dict[str, Source]:
     return sources
 
 
-def _indexes(project: Mapping[str, Any]) -> tuple[dict[str, tuple[str, str]], str]:
+def _indexes(project: Mapping[str, Any], public: str) -> tuple[dict[str, tuple[str, str]], str]:
     """The project's indexes, plain address -> (name, address), and the plain address of its default one."""
     settings = project.get("tool", {}).get("uv", {})
     names: dict[str, tuple[str, str]] = {}
-    default = _plain(str(settings.get("index-url") or _PUBLIC))
+    default = _plain(str(settings.get("index-url") or public))
     for index in settings.get("index", ()):
         url = str(index.get("url", ""))
         names[_plain(url)] = (str(index.get("name") or f"index-{len(names)}"), url)

@@ -145,9 +145,9 @@ def test_what_no_index_has_is_said_as_before(indexes: Indexes) -> None:
 @pytest.mark.parametrize(
     ("requirement", "hint"),
     [
-        ("torch==2.4.1+cpu", "--extra-index-url https://download.pytorch.org/whl/cpu`"),
-        ("torchvision==0.19.1+cu121", "UV_INDEX=https://download.pytorch.org/whl/cu121 "),
-        ("torch==2.4.1+rocm6.1", "https://download.pytorch.org/whl/rocm6.1"),
+        ("torch==2.4.1+cpu", "PyTorch's own index of cpu builds"),
+        ("torchvision==0.19.1+cu121", "PyTorch's own index of cu121 builds"),
+        ("torch==2.4.1+rocm6.1", "own index of rocm6.1 builds"),
         ("ours==1.0+corp.3", "name the index that it came from"),
     ],
 )
