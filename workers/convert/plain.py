@@ -4,15 +4,23 @@
     Series, set, generator       list                       date, time, datetime    ISO 8601 text
     bytes, PIL image             base64 text (PNG)          Decimal                 number
     pydantic, dataclass          object                     NaN, NaT, NA, infinity  null
+    named tuple, deque           list                       timedelta               text, "1 day, 0:00:00"
+    any other mapping            object                     integers of any size    number
 
-Libraries are told by what their objects can do, so none of them is imported for it.
+Anything else is the model's mistake, and its type is named. Libraries are told by what their objects can do, so none
+of them is imported for it.
 """
 
 from __future__ import annotations
 
 import base64
+import datetime
 import io
-from typing import Any, Dict, List, Tuple
+import json
+import math
+from collections import UserList, deque
+from collections.abc import Mapping, Set
+from typing import Any, Callable, Dict, List, Tuple
 
 import orjson
 
@@ -24,15 +32,27 @@ _OPTIONS = orjson.OPT_NON_STR_KEYS
 _FRAGMENT = getattr(orjson, "Fragment", None)
 #: pandas' own for what is missing.
 _MISSING = ("NaTType", "NAType")
-_ITERABLES: Tuple[type, ...] = (set, frozenset, range, tuple, type({}.keys()), type({}.values()), type({}.items()))
+_ITERABLES: Tuple[type, ...] = (Set, range, tuple, deque, UserList, type({}.values()))
+#: What orjson says of an integer of more than 64 bits.
+_TOO_LARGE = "Integer exceeds 64-bit range"
 
 
 def dumps(value: Any) -> bytes:
     """JSON of what models return; see the module. Raises ModelError naming the type that cannot be sent."""
     try:
-        return orjson.dumps(value, default=_plain, option=_OPTIONS)
+        return encoded(value, plain_step)
     except (TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"the model's answer cannot be sent as JSON: {error}"[:MESSAGE_LIMIT]) from error
+
+
+def encoded(value: Any, step: Callable[[Any], Any]) -> bytes:
+    """JSON of a value. `step`: one towards what JSON knows, for what is none of it. Raises TypeError and its like."""
+    try:
+        return orjson.dumps(value, default=step, option=_OPTIONS)
+    except TypeError as error:
+        if _TOO_LARGE not in str(error):
+            raise
+    return json.dumps(_walked(value, step), ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 
 def is_frame(value: Any) -> bool:
@@ -66,7 +86,7 @@ def converted(value: Any) -> Any:
     for name in ("model_dump", "to_pandas", "toPandas"):
         if hasattr(value, name):
             return getattr(value, name)()
-    return value
+    return dict(value) if isinstance(value, Mapping) and not isinstance(value, dict) else value
 
 
 def listed(value: Any) -> Any:
@@ -74,7 +94,40 @@ def listed(value: Any) -> Any:
     return list(value) if isinstance(value, _ITERABLES) or hasattr(value, "__next__") else value
 
 
-def _plain(value: Any) -> Any:
+def _walked(value: Any, step: Callable[[Any], Any]) -> Any:
+    """A value as Python's own JSON has it, which knows integers of any size; for what orjson cannot say."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _walked(each, step) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_walked(each, step) for each in value]
+    if getattr(getattr(value, "dtype", None), "kind", "") == "f":
+        return _walked(value.tolist(), step)
+    try:
+        return orjson.loads(orjson.dumps(value, default=step, option=_OPTIONS))
+    except TypeError as error:
+        if _TOO_LARGE not in str(error):
+            raise
+        return _walked(step(value), step)
+
+
+def duration(value: Any) -> str:
+    """A timedelta of Python, pandas or numpy as text: the same for all of them."""
+    if hasattr(value, "astype"):
+        value = value.astype("timedelta64[us]").item()
+    return str(datetime.timedelta(value.days, value.seconds, value.microseconds))
+
+
+def _duration_or_none(value: Any) -> Any:
+    return None if str(value) == "NaT" else duration(value)
+
+
+def plain_step(value: Any) -> Any:
     """One step towards what JSON knows; called for what orjson does not."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(value).decode("ascii")
@@ -96,6 +149,8 @@ def _plain(value: Any) -> Any:
 
 
 def _scalar(value: Any) -> Any:
+    if hasattr(value, "total_seconds"):
+        return duration(value)
     if hasattr(value, "isoformat"):
         return value.isoformat()
     if hasattr(value, "as_tuple"):
@@ -104,7 +159,7 @@ def _scalar(value: Any) -> Any:
         target = io.BytesIO()
         value.save(target, "PNG")
         return target.getvalue()
-    if hasattr(value, "total_seconds") or isinstance(value, complex) or type(value).__name__ in ("Period", "Interval"):
+    if isinstance(value, complex) or type(value).__name__ in ("Period", "Interval"):
         return str(value)
     raise TypeError(f"a {type(value).__name__} has no JSON form")
 
@@ -114,7 +169,11 @@ def _of_array(value: Any) -> Any:
     kind = getattr(getattr(value, "dtype", None), "kind", "")
     if kind == "M" and hasattr(value, "to_numpy"):
         return list(value)  # pandas' own text of them is not ISO 8601
-    if kind in ("m", "M"):
+    if kind == "m" and hasattr(value, "to_numpy"):
+        value = value.to_numpy()
+    if kind == "m":
+        return value.astype("timedelta64[us]").astype(object).tolist() if value.ndim else _duration_or_none(value)
+    if kind == "M":
         return _without_nat(value.astype(str).tolist())  # tolist() alone would give nanoseconds as numbers
     return _of_floats(value) if kind == "f" else value.tolist()
 

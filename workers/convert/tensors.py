@@ -57,7 +57,10 @@ def to_array(tensor: InferInput) -> Array:
 
 
 def to_output(name: str, datatype_name: str, array: Array, *, binary: bool) -> OutputTensor:
-    """An array (BF16 as float32, BYTES as objects: str or bytes) as one output of a response."""
+    """An array (BF16 as float32, BYTES as objects: str or bytes) as one output of a response.
+
+    Objects of another datatype are its values and None for missing ones. Raises InvalidRequest.
+    """
     row = DATATYPES[datatype_name]
     if row.kind == "bytes":
         elements = array.ravel().tolist()
@@ -66,6 +69,12 @@ def to_output(name: str, datatype_name: str, array: Array, *, binary: bool) -> O
         texts, parameters = _to_texts(elements)
         return OutputTensor(name, row.name, array.shape, data=texts, parameters=parameters)
     shape = array.shape
+    if array.dtype == object:
+        if binary:
+            raise InvalidRequest(
+                f"the output {name!r} has missing values, which binary data of {row.name} cannot say: ask for JSON"
+            )
+        return OutputTensor(name, row.name, shape, data=array.ravel().tolist())
     flat = (array if array.dtype.str == row.numpy else array.astype(row.numpy)).ravel()
     if not binary:
         # orjson writes FP32 with as few digits as FP32 needs, but not every version knows FP16.

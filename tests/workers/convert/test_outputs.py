@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import datetime
 import decimal
+import fractions
 import json
+import pathlib
+import types
 from typing import Any
 
 import numpy as np
@@ -13,9 +17,11 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
-from modelhub.serving.protocol.errors import ModelError
+from modelhub.serving.protocol.errors import InvalidRequest, ModelError
 from modelhub.serving.protocol.signature import Field
 from modelhub.serving.workers.convert.outputs import to_outputs
+from modelhub.serving.workers.convert.plain import dumps
+from modelhub.serving.workers.convert.tensors import to_output
 
 NAN = float("nan")
 
@@ -65,7 +71,7 @@ VALUES: dict[str, tuple[Any, tuple[str, list[int], Any]]] = {
     "bool": (True, ("BOOL", [1], [True])),
     "str": ("é", ("BYTES", [1], ["é"])),
     "bytes": (b"\xff", ("BYTES", [1], [b"\xff"])),
-    "None": (None, ("BYTES", [1], ["null"])),
+    "None": (None, ("BYTES", [1], [""])),
     "list of int": ([1, 2], ("INT64", [2], [1, 2])),
     "list of large int": ([1, 2**64 - 1], ("UINT64", [2], [1, 2**64 - 1])),
     "list of huge int": ([2**70], ("BYTES", [1], [str(2**70)])),
@@ -109,7 +115,7 @@ VALUES: dict[str, tuple[Any, tuple[str, list[int], Any]]] = {
     "numpy datetime": (np.datetime64("2024-01-31T12:00"), ("BYTES", [1], ["2024-01-31T12:00"])),
     "missing numpy datetime": (np.datetime64("NaT"), ("BYTES", [1], [""])),
     "timedeltas": ([datetime.timedelta(1), None], ("BYTES", [2], ["1 day, 0:00:00", ""])),
-    "pandas timedelta": (pd.Timedelta("1h"), ("BYTES", [1], ["0 days 01:00:00"])),
+    "pandas timedelta": (pd.Timedelta("1h"), ("BYTES", [1], ["1:00:00"])),
     "periods": (pd.Series(pd.PeriodIndex(["2024-01", None], freq="M")), ("BYTES", [2], ["2024-01", ""])),
     "intervals": (pd.Series(pd.interval_range(0, 1)), ("BYTES", [1], ["(0, 1]"])),
     "masked": (np.ma.array(["a", "b"], mask=[False, True]), ("BYTES", [2], ["a", ""])),
@@ -154,7 +160,7 @@ def test_dict() -> None:
         "a": ("FP64", [2, 1], [[0.0], [0.0]]),
         "b": ("INT64", [2], [1, 2]),
         "c": ("BYTES", [1], ["text"]),
-        "d": ("BYTES", [1], ["null"]),
+        "d": ("BYTES", [1], [""]),
         "e": ("BYTES", [1], ['{"x":[1]}']),
         "5": ("FP64", [1], [1.5]),
     }
@@ -227,6 +233,121 @@ def test_json_columns_of_the_signature() -> None:
     assert only([[1, 2], [3, 4]], field) == ("BYTES", [2], ["[1,2]", "[3,4]"])
     assert only(np.array([[1, 2]]), field) == ("BYTES", [1], ["[1,2]"])
     assert only("a", field) == ("BYTES", [1], ['"a"'])
+
+
+# ---- missing values ------------------------------------------------------------------------------
+
+NUMBERS: list[tuple[str, str, Any, Any]] = [  # the signature's type and datatype, a value, and as JSON answers it
+    ("double", "FP64", 0.5, 0.5),
+    ("long", "INT64", 7, 7),
+    ("integer", "INT32", 7, 7),
+    ("boolean", "BOOL", True, True),
+    ("string", "BYTES", "big", "big"),
+    ("datetime", "BYTES", datetime.datetime(2024, 1, 31), "2024-01-31T00:00:00"),
+]
+HOLDERS: dict[str, Any] = {
+    "list": lambda values: values,
+    "object array": lambda values: np.array(values, dtype=object),
+    "object series": lambda values: pd.Series(values, dtype=object),
+    "series": pd.Series,
+    "frame": lambda values: pd.DataFrame({"y": values}),
+    "object frame": lambda values: pd.DataFrame({"y": values}, dtype=object),
+    "records": lambda values: [{"y": value} for value in values],
+    "NA": lambda values: pd.Series([pd.NA if value is None else value for value in values], dtype=object),
+    "NaN": lambda values: [NAN if value is None else value for value in values],
+    "dict": lambda values: {"y": values},
+}
+OF_PANDAS = {"long": "Int64", "integer": "Int32", "boolean": "boolean", "string": "string", "double": "Float64"}
+
+
+@pytest.mark.parametrize("holder", [*HOLDERS, "pandas' own"])
+@pytest.mark.parametrize(("kind", "datatype", "value", "said"), NUMBERS)
+def test_missing_values_do_not_change_the_datatype_that_is_declared(
+    holder: str, kind: str, datatype: str, value: Any, said: Any
+) -> None:
+    """Some rows missing, all of them, one row and two: what the metadata say."""
+    if holder == "pandas' own" and kind not in OF_PANDAS:
+        pytest.skip("pandas has no such type")
+    hold = HOLDERS.get(holder, lambda values: pd.Series(values, dtype=OF_PANDAS.get(kind)))
+    gone = "" if datatype == "BYTES" else None
+    for rows in ([None], [value], [None, None], [None, value], [value, None], [value, value]):
+        (found,) = to_outputs(hold(rows), [column("y", kind, datatype)])
+        assert (found.name, found.datatype, found.array.shape) == ("y", datatype, (len(rows),))
+        written = to_output("y", found.datatype, found.array, binary=False)
+        data = json.loads(dumps(written.data))
+        if kind == "datetime":
+            data = [each.removesuffix(".000000000").removesuffix(".000000") for each in data]
+        assert data == [gone if each is None else said for each in rows]
+
+
+def test_floats_are_not_narrowed_for_a_missing_one() -> None:
+    field = column("y", "float", "FP32")
+    assert only([None, None], field)[0] == "FP32"
+    assert only([None, 0.1], field)[0] == only([0.1], field)[0] == "FP64"
+    assert only(pd.Series([None, 0.1], dtype="float32"), field)[0] == "FP32"
+
+
+def test_what_is_not_declared_is_never_the_text_null() -> None:
+    assert only([None]) == ("BYTES", [1], [""])
+    assert only([None, None]) == ("BYTES", [2], ["", ""])
+    assert only(pd.Series([None], dtype="string")) == ("BYTES", [1], [""])
+    assert only(pd.Series([None, True], dtype="boolean")) == ("BOOL", [2], [None, True])
+    assert only(pd.Series([None], dtype="boolean")) == ("BOOL", [1], [None])
+    assert only([None, True]) == ("BOOL", [2], [None, True])
+    datatype, _, data = only(pd.Series([None], dtype="Int64"))
+    assert (datatype, data[0] != data[0]) == ("FP64", True)
+
+
+@pytest.mark.parametrize("datatype", ["INT64", "BOOL"])
+def test_what_binary_data_cannot_say_is_refused(datatype: str) -> None:
+    (found,) = to_outputs([None, True if datatype == "BOOL" else 1], [column("y", "x", datatype)])
+    with pytest.raises(InvalidRequest, match=f"'y' has missing values, which binary data of {datatype} cannot say"):
+        to_output("y", found.datatype, found.array, binary=True)
+
+
+def test_values_that_are_no_such_thing_stay_what_they_are() -> None:
+    assert only([1.5, None], column("y", "long", "INT64"))[0] == "FP64"
+    assert only([1, None], column("y", "string", "BYTES"))[0] == "FP64"
+    assert only(["a", None], column("y", "double", "FP64")) == ("BYTES", [2], ["a", ""])
+
+
+# ---- the same on all routes ----------------------------------------------------------------------
+
+Label = collections.namedtuple("Label", "name score")
+MOMENT = pd.Timestamp("2024-01-31T12:00:00")
+NESTED: dict[str, tuple[Any, Any]] = {
+    "named tuple": (Label("a", 0.5), ["a", 0.5]),
+    "deque": (collections.deque([{"a": 1}]), [{"a": 1}]),
+    "mapping": (collections.UserDict(a=Label("b", 1)), {"a": ["b", 1]}),
+    "proxy": (types.MappingProxyType({"a": 1}), {"a": 1}),
+    "user list": (collections.UserList([1, "a"]), [1, "a"]),
+    "set": ({"a"}, ["a"]),
+    "timestamps": ({"at": MOMENT, "on": MOMENT.date()}, {"at": "2024-01-31T12:00:00", "on": "2024-01-31"}),
+    "durations": (
+        {"a": pd.Timedelta("1D"), "b": np.timedelta64(1, "D")},
+        {"a": "1 day, 0:00:00", "b": "1 day, 0:00:00"},
+    ),
+    "large integer": ({"a": 2**70, "b": [NAN, -(2**70)]}, {"a": 2**70, "b": [None, -(2**70)]}),
+    "large in an array": ({"a": np.array([2**70], dtype=object)}, {"a": [2**70]}),
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_what_json_rows_say_is_what_the_other_dialects_say(name: str) -> None:
+    value, said = NESTED[name]
+    assert json.loads(dumps([value])) == [said]
+    row = only([value, 1 if isinstance(said, list) else "x"])[2][0]
+    assert json.loads(row) == said
+    assert json.loads(only([value], column("y", "any", "BYTES"))[2][0]) == said
+
+
+@pytest.mark.parametrize("value", [fractions.Fraction(1, 2), pathlib.Path("a"), object(), len, Label])
+def test_what_has_no_json_is_the_models_mistake_and_named(value: Any) -> None:
+    for ask in (dumps, to_outputs):
+        with pytest.raises(ModelError, match=type(value).__name__):
+            ask([value])
+        with pytest.raises(ModelError, match=type(value).__name__):
+            ask({"a": [value]})
 
 
 # ---- what cannot be sent -------------------------------------------------------------------------

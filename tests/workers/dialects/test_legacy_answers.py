@@ -62,7 +62,7 @@ class Point:
         (np.array(["a", 1, None], dtype=object), ["a", 1, None]),
         (np.array(["a"]), ["a"]),
         (np.array(["2024-01-31", "NaT"], dtype="datetime64[D]"), ["2024-01-31", None]),
-        (np.timedelta64(5, "s"), "5 seconds"),
+        (np.timedelta64(5, "s"), "0:00:05"),
         (pd.DataFrame({"a": [1, 2], 3: ["x", None]}), [{"a": 1, "3": "x"}, {"a": 2, "3": None}]),
         (pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "b"), ("a", "c")])), None),
         (pd.Series([1, 2], name="s"), [1, 2]),
