@@ -23,6 +23,7 @@ from .advice import without_advice
 from .example import Example, read_example
 from .native import NATIVE, as_pyfunc, load_native
 from .traces import settle_tracing
+from .windows import with_slashes
 
 #: Modules whose version tells something about a model's behaviour, with their distributions.
 _LIBRARIES: Dict[str, str] = {
@@ -47,7 +48,8 @@ def load(spec: WorkerSpec) -> ServedModel:
     path = spec.model_path
     mlmodel = read_mlmodel(path)
     if spec.model_type in NATIVE:
-        return served_from(as_pyfunc(load_native(path, spec.model_type), spec.model_type), path, spec)
+        native = load_native(with_slashes(path, mlmodel), spec.model_type)
+        return served_from(as_pyfunc(native, spec.model_type), path, spec)
     if "python_function" not in (mlmodel.get("flavors") or {}):
         raise LoadError(f"the model in {path} has no python_function flavour: log it with a flavour that has one")
     signature_from_mlmodel(mlmodel)  # what is wrong with it is said before MLflow stumbles over it
@@ -63,7 +65,7 @@ def load_pyfunc(path: str) -> Any:
     settle_tracing()
     # The warnings compare requirements, which takes a second; the environment was built from them.
     with without_advice():
-        return mlflow.pyfunc.load_model(path, suppress_warnings=True)
+        return mlflow.pyfunc.load_model(with_slashes(path, read_mlmodel(path)), suppress_warnings=True)
 
 
 def served_from(model: Any, path: str, spec: WorkerSpec) -> ServedModel:

@@ -19,6 +19,7 @@ from ..dialects.table import DIALECTS
 from ..fetch.local import ensure_local
 from ..load.mlflow import load_pyfunc, read_mlmodel, served_from
 from ..load.native import NATIVE, as_pyfunc, load_native
+from ..load.windows import with_slashes
 from ..model.call import Call
 from ..model.served import ServedModel
 from .rerun import rerunning
@@ -56,7 +57,9 @@ def load_service(service: Loadable) -> None:
 
 def _load_model(path: str, model_type: str) -> Any:
     """The native estimator (sklearn), the pipeline (transformer), or, for any other type, the pyfunc model."""
-    return load_native(path, model_type) if model_type in NATIVE else _taking_text(load_pyfunc(path), path)
+    if model_type in NATIVE:
+        return load_native(with_slashes(path, read_mlmodel(path)), model_type)
+    return _taking_text(load_pyfunc(path), path)
 
 
 def _taking_text(model: Any, path: str) -> Any:
