@@ -211,6 +211,7 @@ async def _parts(settings: Settings, script: Script | None, display: Display) ->
             pythons=[Path(python) for python in server.pythons],
             build=server.environments.build,
             report=display.step,
+            warn=lambda line: log.warning("%s", line),
             tail=display.tail,
             built=counters.environment_built,
         )

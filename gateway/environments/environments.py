@@ -11,7 +11,7 @@ import hashlib
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +43,8 @@ class Environment:
     kit: Path | None
     #: For people: "shared", "3.9 a1b2c3d4".
     label: str
+    #: What the model asks for and is not in it, for people.
+    lacks: str = field(default="", compare=False)
 
 
 def environment_store(state_dir: Path) -> Store:
@@ -58,7 +60,8 @@ def kit_store(state_dir: Path) -> Store:
 class Environments:
     """Finds or makes the environment of each model. One per gateway; `close` it at the end.
 
-    `report` gets one line per step, `built` each build's result (built, failed) and its seconds.
+    `report` gets one line per step, `warn` what a model asks for and will not have (by default as `report`), `built`
+    each build's result (built, failed) and its seconds.
     `tail` gets uv's output as it comes, masked; `uv` replaces the installed one.
     """
 
@@ -69,6 +72,7 @@ class Environments:
         pythons: Sequence[Path] = (),
         build: Literal["on_start", "never"] = "on_start",
         report: Callable[[str], None],
+        warn: Callable[[str], None] | None = None,
         built: Callable[[str, float], None] = lambda result, seconds: None,
         tail: Callable[[str], None] | None = None,
         uv: Uv | None = None,
@@ -77,6 +81,7 @@ class Environments:
         self._pythons = list(pythons)
         self._may_build = build == "on_start"
         self._report = report
+        self._warn = warn or report
         self._built_one = built
         self._uv = uv or Uv(tail=tail)
         self._environments = environment_store(state_dir)
@@ -101,14 +106,15 @@ class Environments:
             return shared  # a service that loads by itself
         spec = await asyncio.to_thread(read_spec, model_path, self._uv)
         for item in spec.not_covered:
-            self._report_once(f"{model_path.name}: {item}")
+            self._report_once(f"{model_path.name}: {item}", self._warn)
+        lacks = "; ".join(spec.not_covered)
         if choice == "auto":
             if spec.says_nothing:
                 self._report_once(f"{model_path.name}: names no requirements, so the shared environment is used")
-                return shared
+                return replace(shared, lacks=lacks)
             reasons = await asyncio.to_thread(unmet, spec, OwnInstalled())
             if not reasons:
-                return shared
+                return replace(shared, lacks=lacks)
             why = "; ".join(self._uv.mask(reason) for reason in reasons)
             self._report_once(f"environment {spec.label} instead of the shared one: {why}")
         elif spec.says_nothing:
@@ -116,7 +122,7 @@ class Environments:
                 f"{model_path} names no requirements, so no environment can be built for it; add a requirements.txt, "
                 f"or set this model's `environment` to `shared` or to the path of a Python"
             )
-        return await self._built(spec)
+        return replace(await self._built(spec), lacks=lacks)
 
     async def close(self) -> None:
         """Stop running builds (nothing half is left) and let go of the environments."""
@@ -202,8 +208,8 @@ class Environments:
             listed = "; ".join(self._uv.mask(reason) for reason in reasons)
             self._report_once(f"{model_path.name}: {where} is used as configured, though it was logged with {listed}")
 
-    def _report_once(self, line: str) -> None:
+    def _report_once(self, line: str, report: Callable[[str], None] | None = None) -> None:
         """A model is loaded many times in a gateway's life; what its directory says does not change."""
         if line not in self._reported:
             self._reported.add(line)
-            self._report(line)
+            (report or self._report)(line)

@@ -22,6 +22,7 @@ from ...protocol.errors import LoadError
 from ...protocol.signature import MLMODEL
 from ...protocol.yaml_files import MAX_SIZE, load_yaml
 from ..artifacts.mlmodel import read_mlmodel
+from .conda import Conda, read_dependencies
 from .lock import Source, read_lock
 from .requirements import RequirementFile, RequirementLine, read_file, read_lines
 from .uv import Uv
@@ -105,20 +106,21 @@ def read_spec(model_path: Path, uv: Uv) -> EnvironmentSpec:
     if not is_model(model_path):
         raise LoadError(f"there is no MLflow model at {model_path}: it has no file MLmodel")
     mlmodel = read_mlmodel(model_path)
-    conda, virtualenv = mlmodel.environment_files
+    conda_file, virtualenv = mlmodel.environment_files
     python_env = _yaml(model_path / virtualenv)
-    conda_env = _yaml(model_path / conda)
 
     file = RequirementFile()
-    conda_python, pip_part = _read_conda(conda_env, model_path / conda, file)
+    conda = _read_conda(_yaml(model_path / conda_file), model_path / conda_file, file)
     dependencies = python_env.get("dependencies")
     if isinstance(dependencies, list):
         read_lines([str(item) for item in dependencies], model_path, virtualenv, file)
     elif (model_path / "requirements.txt").is_file():
         read_file(model_path / "requirements.txt", file)
     else:
-        read_lines(pip_part, model_path, f"{conda} (its pip part)", file)
-    logged = str(python_env.get("python") or conda_python or mlmodel.pyfunc.get("python_version") or "")
+        read_lines(conda.pip, model_path, f"{conda_file} (its pip part)", file)
+    named = {line.name for line in file.requirements}
+    read_lines([each for name, each in conda.packages.items() if name not in named], model_path, conda_file, file)
+    logged = str(python_env.get("python") or conda.python or mlmodel.pyfunc.get("python_version") or "")
     minor = _minor(logged)
     sources: list[Source] = []
     if (model_path / "uv.lock").is_file() and (model_path / "pyproject.toml").is_file():
@@ -138,27 +140,16 @@ def read_spec(model_path: Path, uv: Uv) -> EnvironmentSpec:
     )
 
 
-def _read_conda(conda: dict[str, Any], path: Path, file: RequirementFile) -> tuple[str, list[str]]:
-    """The Python and the pip part of conda.yaml; everything else in it is noted as not covered."""
-    python = ""
-    pip_part: list[str] = []
-    others: list[str] = []
-    for item in _list(conda, "dependencies", path):
+def _read_conda(document: dict[str, Any], path: Path, file: RequirementFile) -> Conda:
+    """What conda.yaml says; what of it cannot be had is noted as not covered."""
+    dependencies = _list(document, "dependencies", path)
+    conda = read_dependencies(dependencies)
+    for item in dependencies:
         if isinstance(item, dict):
-            pip_part.extend(str(line) for line in _list(item, "pip", path))
-            continue
-        package = str(item).split("::")[-1].strip()
-        bare = re.split(r"[\s=<>!~\[]", package, maxsplit=1)[0]
-        if bare == "python":
-            python = package[len(bare) :].lstrip("=<>~! ").split(",")[0]
-        elif bare not in {"pip", "setuptools", "wheel"}:
-            others.append(package)
-    if others:
-        file.not_covered.append(
-            f"{path.name}: conda packages are not installed, only its pip part is: {', '.join(others)} (name them "
-            "under pip, or give the model an environment of its own with `environment: <path>`)"
-        )
-    return python, pip_part
+            conda.pip.extend(str(line) for line in _list(item, "pip", path))
+    if conda.others:
+        file.not_covered.append(conda.not_covered(path.name))
+    return conda
 
 
 def _libraries(flavors: Iterable[str]) -> tuple[str, ...]:

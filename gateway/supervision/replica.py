@@ -145,7 +145,8 @@ class Replica:
             except StarterEnded as ended:
                 reason, kind = ended.message, "fork_server"
             except LoadError as error:
-                reason, kind = error.message, "load"
+                lacks = self.plan.environment.lacks
+                reason, kind = f"{error.message} ({lacks})" if lacks else error.message, "load"
                 hopeless = not ever_ready  # it said so itself: another try would say the same
             except Exception as error:
                 log.exception("%s: looking after its worker failed in the gateway itself", self.label)

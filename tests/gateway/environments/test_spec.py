@@ -50,7 +50,7 @@ def test_conda_only_gives_its_pip_part_and_says_what_it_leaves_out(tmp_path: Pat
     model = make_model(
         tmp_path / "m",
         conda_yaml="channels: [conda-forge]\ndependencies:\n- python=3.10.4\n- pip<=23\n- cudatoolkit=11.3\n"
-        "- conda-forge::faiss\n- pip: [tiny==1.0, mlflow]\n",
+        "- conda-forge::ffmpeg\n- pip: [tiny==1.0, mlflow]\n",
     )
     (model / "python_env.yaml").unlink()
     (model / "requirements.txt").unlink()
@@ -58,7 +58,7 @@ def test_conda_only_gives_its_pip_part_and_says_what_it_leaves_out(tmp_path: Pat
     assert spec.python == "3.10"
     assert texts(spec.requirements) == ["mlflow", "tiny==1.0"]
     assert len(spec.not_covered) == 1
-    assert "cudatoolkit=11.3, faiss" in spec.not_covered[0]
+    assert "cudatoolkit=11.3, ffmpeg" in spec.not_covered[0]
     assert "pip<=23" not in spec.not_covered[0]
 
 
