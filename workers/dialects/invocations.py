@@ -27,6 +27,7 @@ from ..convert.plain import is_frame
 from ..convert.tables import check_unknown
 from ..model.call import Answer, Body, Call
 from ..model.served import Dialect, ServedModel
+from . import mlflow1
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 CSV = "text/csv"
@@ -46,7 +47,7 @@ class InvocationsDialect(Dialect):
         if media == CSV:
             data = _from_csv(model, request.content_type, body)
         elif is_json(request.content_type, body):
-            data, params, unwrapped = _from_json(model, load_json(body))
+            data, params, unwrapped = _from_body(model, body)
         else:
             raise UnsupportedMediaType(f"{media[:60]} is not understood here: send {JSON_TYPE} or {CSV}")
         return Call(
@@ -70,6 +71,13 @@ class InvocationsDialect(Dialect):
 
 def load_json(body: Body) -> Dict[str, Any]:
     """The JSON object of a body; NaN and infinities are read as Python writes them. Raises InvalidRequest."""
+    document = _load(body)
+    if not isinstance(document, dict):
+        raise InvalidRequest(f"the body must be a JSON object with exactly one of the fields {', '.join(FORMATS)}")
+    return document
+
+
+def _load(body: Body) -> Any:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -82,8 +90,6 @@ def load_json(body: Body) -> Dict[str, Any]:
                 json.dumps(document, ensure_ascii=False).encode()  # halves of surrogate pairs are no text
         except (ValueError, RecursionError):
             raise InvalidRequest(f"the body is not valid JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise InvalidRequest(f"the body must be a JSON object with exactly one of the fields {', '.join(FORMATS)}")
     return document
 
 
@@ -97,6 +103,19 @@ def dumps_predictions(result: Any, *, unwrapped: bool = False) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"the model's answer cannot be sent as JSON: {error}"[:MESSAGE_LIMIT]) from error
     return text.encode("ascii")
+
+
+def _from_body(model: ServedModel, body: Body) -> Tuple[Any, Dict[str, Any], bool]:
+    """As `_from_json`; bodies of MLflow 1 too, where that is the model's own."""
+    if mlflow1.is_mlflow1():
+        document, old = mlflow1.as_mlflow2(_load(body))
+        if not isinstance(document, dict):
+            raise InvalidRequest("the body must be a JSON object, or a list of records")
+    else:
+        document, old = load_json(body), False
+    data, params, unwrapped = _from_json(model, document)
+    mlflow1.check_params(model.model, params)
+    return data, params, unwrapped or old
 
 
 def _from_json(model: ServedModel, document: Dict[str, Any]) -> Tuple[Any, Dict[str, Any], bool]:
@@ -122,10 +141,12 @@ def _from_json(model: ServedModel, document: Dict[str, Any]) -> Tuple[Any, Dict[
 
 def parse_format(model: ServedModel, name: str, value: Any) -> Any:
     """One of MLflow's four formats to what the model is called with. Raises InvalidRequest."""
-    from mlflow.utils.proto_json_utils import dataframe_from_parsed_json, parse_tf_serving_input
-
     schema = _input_schema(model)
     try:
+        if mlflow1.is_mlflow1():
+            return _checked(model, mlflow1.parse(name, value, schema))
+        from mlflow.utils.proto_json_utils import dataframe_from_parsed_json, parse_tf_serving_input
+
         if name.startswith("dataframe_"):
             data = dataframe_from_parsed_json(value, pandas_orient=name[len("dataframe_") :], schema=schema)
         else:

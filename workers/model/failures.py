@@ -16,6 +16,14 @@ _SCHEMA_ERRORS = (
     "Invalid parameters found",
     "Model is missing inputs",
     "Input schema validation failed",
+    # of MLflow 1, which says no more
+    "Failed to convert column",
+    "Incompatible input types for column",
+    "Expected input to be DataFrame",
+    "Expected input to be numpy array",
+    "Shape of input",
+    "dtype of input",
+    "This model contains a tensor-based model signature",
 )
 _QUOTED = re.compile(r"(of (?:data )?)(['`]).*?\2 (with)", re.DOTALL)
 _VALUE = re.compile(r" for value `.*?`", re.DOTALL)
