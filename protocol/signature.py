@@ -45,6 +45,7 @@ class Field:
     shape: Tuple[int, ...]
     required: bool = True
     named: bool = True
+    label: Any = None  # the model's own of a column, where that is no text: a number, or a tuple
 
     @property
     def holds_json(self) -> bool:
@@ -155,7 +156,8 @@ def _field(item: Dict[str, Any], fallback: str) -> Field:
         shape = tuple(int(size) for size in spec["shape"])
         return Field(label, "tensor", dtype, _TENSORS.get(dtype, "BYTES"), shape, named=named)
     required = bool(item.get("required", not item.get("optional", False)))
-    return Field(label, "column", kind, _COLUMNS.get(kind, "BYTES"), (-1,), required=required, named=named)
+    own = None if not named or isinstance(name, str) else tuple(name) if isinstance(name, list) else name
+    return Field(label, "column", kind, _COLUMNS.get(kind, "BYTES"), (-1,), required=required, named=named, label=own)
 
 
 def _param(item: Dict[str, Any]) -> Param:

@@ -148,23 +148,24 @@ def check_content_type(content_type: str, json_size: Optional[int], body: Body) 
 
 
 def parse_request(
-    body: Body, json_size: Optional[int] = None, model_inputs: Sequence[Dict[str, Any]] = ()
+    body: Body, json_size: Optional[int] = None, model_inputs: Sequence[Dict[str, Any]] = (), *, bare: bool = False
 ) -> V2Request:
     """A request's inflated body to its parts; binary tensors are views of it.
 
-    `model_inputs` are the model's metadata inputs, which a raw request (json_size 0) needs.
+    `model_inputs` are the model's metadata inputs, which a raw request (json_size 0) needs. `bare`: the model has none,
+    and a request may have none.
     Raises InvalidRequest; NotSupported for shared memory and classification.
     """
     view = memoryview(body)
     if json_size is None:
-        return _parse(body, _NO_TAIL, has_tail=False)
+        return parse_document(load_json(body), bare=bare)
     if json_size < 0 or json_size > len(view):
         raise InvalidRequest(
             f"Inference-Header-Content-Length is {json_size}, but the body has {len(view)} bytes (after decompression)"
         )
     if json_size == 0:
         return _raw_request(view, model_inputs)
-    return _parse(view[:json_size], view[json_size:], has_tail=True)
+    return parse_document(load_json(view[:json_size]), view[json_size:], has_tail=True, bare=bare)
 
 
 def load_json(text: Body) -> Any:
@@ -180,12 +181,8 @@ def load_json(text: Body) -> Any:
         raise InvalidRequest(f"the body is not valid JSON: {error}{found}") from None
 
 
-def _parse(text: Body, tail: memoryview, *, has_tail: bool) -> V2Request:
-    return parse_document(load_json(text), tail, has_tail=has_tail)
-
-
 def parse_document(
-    document: Any, tail: memoryview = _NO_TAIL, *, has_tail: bool = False, is_open: bool = False
+    document: Any, tail: memoryview = _NO_TAIL, *, has_tail: bool = False, is_open: bool = False, bare: bool = False
 ) -> V2Request:
     """A request's parsed JSON (and the binary tensors that follow it) to its parts; as `parse_request`.
 
@@ -202,7 +199,7 @@ def parse_document(
     if parameters and not isinstance(parameters.get("binary_data_output", False), bool):
         raise InvalidRequest("the parameter binary_data_output must be true or false")
     items = document.get("inputs")
-    if not isinstance(items, list) or not items:
+    if not isinstance(items, list) or not (items or bare):
         raise InvalidRequest('"inputs" must be a list with at least one tensor')
     inputs: List[InferInput] = []
     seen = set()

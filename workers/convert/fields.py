@@ -71,6 +71,10 @@ class FieldInputs:
         self._adapter = InputAdapter(signature)
         self._image = image
         self._pdf = pdf_options
+        #: Does the model take nothing but parameters?
+        self.bare = not self._fields and bool(signature.params)
+        #: May a request give it rows of no columns, because all of them are optional?
+        self.may_be_bare = self._columns and not any(each.required for each in self._fields)
         #: Columns whose values are text, also in a CSV file where they look like numbers.
         self.text_columns = frozenset(each.name for each in self._fields if each.type in ("string", "datetime"))
 
@@ -99,6 +103,14 @@ class FieldInputs:
             known |= set(_IMAGE_NAMES)
         beside = () if self._signature.from_type_hint else (each.name for each in self._fields)
         return known.union(beside)
+
+    def nothing(self, rows: int) -> Any:
+        """The argument of `predict` where no input is given: so many rows of optional columns, or nothing at all."""
+        if self.bare:
+            return None
+        if self.may_be_bare:
+            return bare_frame(rows)
+        raise InvalidRequest("none of the model's inputs is given")
 
     def argument(self, kind: str, fields: Mapping[str, Any], deadline: float = 0.0) -> Any:
         """The argument of the model's `predict`, for services that call it themselves."""
@@ -321,4 +333,17 @@ def _tensor(each: Field, values: Any) -> Array:
     """Nested lists as an array of the tensor's datatype; checked as a V2 tensor is."""
     if not isinstance(values, list):
         values = [values]
+    if each.type == "object":
+        return _objects(each.name, values)
     return to_array(InferInput(each.name, shape_of(values), each.datatype, data=values))
+
+
+def _objects(name: str, values: List[Any]) -> Array:
+    """Nested lists as an array of objects: numbers, texts and null as they are."""
+    shape = shape_of(values)
+    flat = values
+    for size in shape[1:]:
+        if any(not isinstance(each, list) or len(each) != size for each in flat):
+            raise InvalidRequest(f"the data of the input {name!r} do not have the shape {shape}")
+        flat = [each for row in flat for each in row]
+    return object_array(flat).reshape(shape)

@@ -17,7 +17,11 @@ Made once per model (`model/served.py`), from its signature; then for every requ
 Numbers are cast where every value survives exactly, and refused otherwise, naming the datatype that is
 wanted. BYTES become text (UTF-8), bytes (column type binary), datetimes (ISO 8601, with a zone: turned
 into UTC; "" is a missing one) or what their JSON says (array, object, map, any). Without a signature
-BYTES are text where all of them are UTF-8, else bytes. Whatever is wrong is an InvalidRequest.
+BYTES are text where all of them are UTF-8, else bytes. None, a missing element of BYTES, is one in columns
+(NaT, or None) and where there is no signature, and refused in tensors of text.
+
+A tensor may come with one more or one less dimension of size 1 at its end, as clients write a column of a matrix.
+Whatever is wrong is an InvalidRequest.
 """
 
 from __future__ import annotations
@@ -28,8 +32,9 @@ import orjson
 
 from ...protocol.datatypes import DATATYPES
 from ...protocol.errors import InvalidRequest
-from ...protocol.signature import Field, Param, Signature
-from ...protocol.v2 import did_you_mean
+from ...protocol.signature import Field, Signature
+from ...protocol.v2 import InferInput, did_you_mean
+from .params import PROTOCOL_PARAMETERS, moments, param_value
 from .tensors import object_array
 from .unsigned import as_example, look_like_columns, owned
 
@@ -38,24 +43,8 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-#: Request parameters that belong to the protocol, not to the model.
-PROTOCOL_PARAMETERS = frozenset(
-    {
-        "binary_data_output",
-        "content_type",
-        "headers",
-        "priority",
-        "sequence_end",
-        "sequence_id",
-        "sequence_start",
-        "timeout",
-    }
-)
 #: Whole numbers up to this are exact in a float of so many bytes.
 _EXACT = {2: 1 << 11, 4: 1 << 24, 8: 1 << 53}
-_WHOLE = {"integer": 32, "long": 64}
-#: What pandas would read off this machine's clock.
-_CLOCK = frozenset({"now", "today"})
 #: Optional columns may be missing in many ways; so many are remembered.
 _MAX_INDEXES = 32
 
@@ -74,6 +63,8 @@ class InputAdapter:
         #: Is one request one object that cannot be stacked with others?
         self.whole = self._example_kind in ("object", "text")
         self._indexes: Dict[Any, Any] = {}  # of columns by their names
+        #: The model's own labels of columns, where these are no texts.
+        self._labels = {each.name: each.label for each in known.inputs if each.label is not None and not self._nameless}
 
     def conform(self, inputs: Dict[str, Array]) -> Dict[str, Array]:
         """The request's tensors as the signature wants them, in its order."""
@@ -90,6 +81,8 @@ class InputAdapter:
     def assemble(self, inputs: Dict[str, Array]) -> Any:
         """What `predict` is called with, of conformed (and perhaps stacked) inputs."""
         if self._columns:
+            if self._labels:
+                return self._frame({self._labels.get(name, name): array for name, array in inputs.items()})
             return self._frame(dict(enumerate(inputs.values())) if self._nameless else inputs)
         if self._example_kind:
             return as_example(self._example_kind, inputs)
@@ -127,7 +120,7 @@ class InputAdapter:
         for name, value in parameters.items():
             spec = self._params.get(name)
             if spec is not None:
-                found[name] = _param(spec, value)
+                found[name] = param_value(spec, value)
             elif self._params and name not in PROTOCOL_PARAMETERS and not name.startswith("triton_"):
                 raise InvalidRequest(f"the model has no parameter {name!r}: {did_you_mean(name, self._params)}")
         return found
@@ -139,6 +132,13 @@ class InputAdapter:
                 if value is not None:
                     raise InvalidRequest(f"the model has no parameter {name[:60]!r}: its signature has none at all")
         return self.params({name: value for name, value in params.items() if value is not None})
+
+    def is_left_out(self, given: InferInput) -> bool:
+        """Is this an optional column of whole numbers or booleans of which no value is there? These know no missing."""
+        if not given.data or given.data[0] is not None or any(value is not None for value in given.data):
+            return False
+        each = self._fields.get(given.name)
+        return each is not None and is_optional_whole(each)
 
     def owns_parameter(self, name: str) -> bool:
         """Is this request parameter the model's own?"""
@@ -176,6 +176,11 @@ class InputAdapter:
         if missing:
             listed = ", ".join(repr(name) for name in missing[:20]) + (", …" if len(missing) > 20 else "")
             raise InvalidRequest(f"the model's input {listed} is missing")
+
+
+def is_optional_whole(each: Field) -> bool:
+    """Is this an optional column of a type that knows no missing value?"""
+    return each.kind == "column" and not each.required and DATATYPES[each.datatype].kind in ("int", "bool")
 
 
 def fits(shape: Tuple[int, ...], wanted: Tuple[int, ...]) -> bool:
@@ -252,6 +257,7 @@ def _column(each: Field, array: Array) -> Array:
 
 
 def _tensor(each: Field, array: Array) -> Array:
+    array = _reshaped(array, each.shape)
     if not fits(array.shape, each.shape) and not (each.type == "object" and each.shape == (-1,)):
         raise InvalidRequest(
             f"the input {each.name!r} has shape {list(array.shape)}, but the model takes {list(each.shape)} (-1: any)"
@@ -265,10 +271,21 @@ def _tensor(each: Field, array: Array) -> Array:
     _check_bytes(each, array)
     if each.type.startswith("datetime64"):
         return _datetimes(each, array.reshape(-1)).astype(each.type).reshape(array.shape)
+    if None in array.ravel().tolist():
+        raise InvalidRequest(f"the input {each.name!r} is a tensor of text: its data must be strings, not null")
     if each.type == "bytes":
         raws = [value.encode("utf-8") if isinstance(value, str) else value for value in array.ravel()]
         return np.array(raws, dtype=bytes).reshape(array.shape)
     return np.array(_texts(each, array.ravel()), dtype=str).reshape(array.shape)
+
+
+def _reshaped(array: Array, wanted: Tuple[int, ...]) -> Array:
+    """[n, 1] for a declared (-1,), and [n] for (-1, 1), as that; anything else as it is."""
+    if array.ndim == len(wanted) + 1 and array.shape[-1] == 1 and fits(array.shape[:-1], wanted):
+        return array.reshape(array.shape[:-1])
+    if array.ndim + 1 == len(wanted) and wanted[-1] == 1 and fits((*array.shape, 1), wanted):
+        return array.reshape((*array.shape, 1))
+    return array
 
 
 def _check_bytes(each: Field, array: Array) -> None:
@@ -277,9 +294,9 @@ def _check_bytes(each: Field, array: Array) -> None:
         raise InvalidRequest(f"the input {each.name!r} takes BYTES ({what}), not {_sent_as(array)}")
 
 
-def _texts(each: Field, array: Array) -> List[str]:
+def _texts(each: Field, array: Array) -> List[Any]:
     try:
-        return [value if isinstance(value, str) else value.decode("utf-8") for value in array]
+        return [value.decode("utf-8") if isinstance(value, bytes) else value for value in array]
     except UnicodeDecodeError:
         raise InvalidRequest(f"the input {each.name!r} takes text: an element is not UTF-8") from None
 
@@ -288,7 +305,7 @@ def _text_or_bytes(array: Array) -> Array:
     if array.dtype != object:
         return array
     try:
-        elements = [value if isinstance(value, str) else value.decode("utf-8") for value in array.ravel()]
+        elements = [value.decode("utf-8") if isinstance(value, bytes) else value for value in array.ravel()]
     except UnicodeDecodeError:
         elements = [value.encode("utf-8") if isinstance(value, str) else value for value in array.ravel()]
     return object_array(elements).reshape(array.shape)
@@ -296,24 +313,15 @@ def _text_or_bytes(array: Array) -> Array:
 
 def _datetimes(each: Field, array: Array) -> Array:
     import numpy as np
-    import pandas as pd
 
-    # pandas 1 knows no "ISO8601", and guesses from the first element instead.
-    options = {} if pd.__version__.startswith("1.") else {"format": "ISO8601"}
-    texts = _texts(each, array)
-    try:
-        if not _CLOCK.isdisjoint(texts):
-            raise ValueError
-        index = pd.to_datetime(texts, utc=True, **options)
-        found: Array = index.tz_localize(None).as_unit("ns").to_numpy() if options else index.tz_localize(None).values
-    except (ValueError, TypeError, OverflowError):
-        raise InvalidRequest(
-            f"the input {each.name!r} takes ISO 8601 text, like 2024-01-31T12:00:00 (years 1678 to 2262)"
-        ) from None
+    texts = ["" if text is None else text for text in _texts(each, array)]
+    found: Array = moments(texts, f"the input {each.name!r}")
     return found.astype(np.dtype("datetime64[ns]"))
 
 
 def _from_json(each: Field, value: Any, row: int) -> Any:
+    if value is None:
+        return None
     try:
         return orjson.loads(value)
     except orjson.JSONDecodeError as error:
@@ -324,38 +332,3 @@ def _data_frame(columns: Dict[Any, Array]) -> Any:
     import pandas as pd
 
     return pd.DataFrame(columns)
-
-
-def _param(spec: Param, value: Any) -> Any:
-    owner = f"the parameter {spec.name!r}"
-    if spec.is_list:
-        items = _json_param(spec, value) if isinstance(value, str) else value
-        if not isinstance(items, list):
-            raise InvalidRequest(f"{owner} takes a list of {spec.type}, as JSON text")
-        return [_scalar_param(spec, item, owner) for item in items]
-    return _scalar_param(spec, value, owner)
-
-
-def _json_param(spec: Param, value: str) -> Any:
-    try:
-        return orjson.loads(value)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the parameter {spec.name!r} takes JSON text: {error}") from None
-
-
-def _scalar_param(spec: Param, value: Any, owner: str) -> Any:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if spec.type == "boolean":
-        fits = isinstance(value, bool)
-    elif spec.type in _WHOLE:
-        limit = 1 << (_WHOLE[spec.type] - 1)
-        fits = is_number and isinstance(value, int) and -limit <= value < limit
-    elif spec.type in ("float", "double"):
-        fits = is_number
-    elif spec.type in ("string", "datetime", "binary"):
-        fits = isinstance(value, str)
-    else:
-        return _json_param(spec, value) if isinstance(value, str) else value
-    if not fits:
-        raise InvalidRequest(f"{owner} must be a {spec.type}")
-    return value.encode("utf-8") if spec.type == "binary" else value

@@ -17,7 +17,8 @@ from ...protocol.errors import InvalidRequest
 from ...protocol.signature import Field, Signature
 from ...protocol.v2 import InferInput, did_you_mean
 from .files import decode_file
-from .inputs import InputAdapter
+from .inputs import InputAdapter, is_optional_whole
+from .plain import is_frame
 from .tensors import object_array, to_array
 
 if TYPE_CHECKING:
@@ -70,6 +71,27 @@ def bare_frame(rows: int) -> Any:
     return pd.DataFrame(index=range(rows))
 
 
+def is_bare(data: Any) -> bool:
+    """Is this what `bare_frame` makes?"""
+    return is_frame(data) and len(data) > 0 and not len(data.columns)
+
+
+def with_missing(data: Any, fields: Sequence[Field]) -> Any:
+    """A bare frame with the columns that can be missing, all of them: MLflow makes no rows of one without any."""
+    import numpy as np
+    import pandas as pd
+
+    found: Dict[str, Any] = {}
+    for each in fields:
+        if each.datatype in ("FP32", "FP64"):
+            found[each.name] = np.full(len(data), np.nan, dtype=DATATYPES[each.datatype].numpy)
+        elif each.type == "datetime":
+            found[each.name] = np.full(len(data), np.datetime64("NaT"), dtype="datetime64[ns]")
+        elif each.datatype in ("BYTES", "BOOL"):
+            found[each.name] = object_array([None] * len(data))
+    return pd.DataFrame(found) if found else data
+
+
 def as_rows(data: Any, *, mixed: bool = False) -> List[Any]:
     """The rows of `data`: a list of objects, of lists or of values (`mixed`: of all these); one object is one row."""
     rows = [data] if isinstance(data, dict) else data
@@ -106,6 +128,9 @@ def _by_position(rows: List[Any], fields: Sequence[Field]) -> Dict[str, List[Any
 
 def column(each: Field, values: List[Any]) -> Array:
     """The values of one column, as its type. None is a missing one where the type has such."""
+    if each.datatype == "BOOL" and not each.required and None in values:
+        known = iter(column(each, [value for value in values if value is not None]).tolist())
+        return object_array([None if value is None else next(known) for value in values])
     if each.datatype != "BYTES":
         return to_array(InferInput(each.name, [len(values)], each.datatype, data=values))
     if each.holds_json:
@@ -145,11 +170,7 @@ def shape_of(values: Any) -> List[int]:
 
 def _is_left_out(each: Field, values: List[Any]) -> bool:
     """Is this an optional column without a single value, of a type that has no missing one?"""
-    return (
-        not each.required
-        and DATATYPES[each.datatype].kind in ("int", "bool")
-        and all(value is None for value in values)
-    )
+    return is_optional_whole(each) and all(value is None for value in values)
 
 
 def _check_missing(rows: List[Dict[str, Any]], fields: Sequence[Field]) -> None:

@@ -2,7 +2,8 @@
 
     BOOL -> bool      (U)INTn, FP16, FP32, FP64 -> their own dtype      BF16 -> float32 (exact)
     BYTES -> objects: str from JSON, bytes from binary data, or from base64 text where the input's
-             parameter content_type is "base64"
+             parameter content_type is "base64"; None for null, and for an element that is what the
+             input's parameter `missing` says
 
 BF16 is the upper half of an FP32, made here by rounding to the nearest, ties to even. Arrays of binary
 tensors are views of the request's body: not writable and perhaps not aligned. Called by the V2 dialect
@@ -51,9 +52,24 @@ def to_array(tensor: InferInput) -> Array:
         array = _from_json(row, _flatten(tensor.data or [], shape, count, tensor.name), shape, tensor.name)
     else:
         array = _from_raw(row, tensor.raw, count, tensor.name).reshape(shape)
-    if row.kind == "bytes" and tensor.parameters.get("content_type") == "base64":
-        return object_array([_from_base64(each, tensor.name) for each in array.ravel()]).reshape(shape)
+    if tensor.parameters:
+        array = _with_missing(row, tensor, array)
+        if row.kind == "bytes" and tensor.parameters.get("content_type") == "base64":
+            return object_array([_from_base64(each, tensor.name) for each in array.ravel()]).reshape(shape)
     return array
+
+
+def _with_missing(row: Datatype, tensor: InferInput, array: Array) -> Array:
+    """The elements that the client's parameter `missing` stands for as None: binary data and gRPC have no null."""
+    sign = tensor.parameters.get("missing")
+    if sign is None:
+        return array
+    if row.kind != "bytes" or not isinstance(sign, str):
+        raise InvalidRequest(
+            f"the parameter 'missing' of the input {tensor.name!r} is the text that means a missing element of BYTES"
+        )
+    signs = (sign, sign.encode("utf-8", "surrogatepass"))
+    return object_array([None if each in signs else each for each in array.ravel()]).reshape(array.shape)
 
 
 def to_output(name: str, datatype_name: str, array: Array, *, binary: bool) -> OutputTensor:
@@ -223,7 +239,7 @@ def _without_numbers(row: Datatype, flat: List[Any], name: str) -> Array:
     import numpy as np
 
     types = set(map(type, flat))
-    if row.kind == "bytes" and types <= {str, bytes}:  # bytes: of a raw request, JSON has none
+    if row.kind == "bytes" and types <= {str, bytes, type(None)}:  # bytes: of a raw request, JSON has none
         return object_array(flat)
     if row.kind == "bool" and (types <= {bool} or (types <= {bool, int} and set(flat) <= {0, 1})):
         return np.array(flat, dtype="?")
@@ -233,7 +249,7 @@ def _without_numbers(row: Datatype, flat: List[Any], name: str) -> Array:
 _WANTED = {
     "float": "numbers (null for NaN)",
     "int": "whole numbers",
-    "bytes": "strings",
+    "bytes": "strings (or null)",
     "bool": "true or false (or 1 or 0)",
 }
 _JSON_NAMES = {list: "a list", dict: "an object", str: "a string", bool: "true or false", type(None): "null"}
@@ -266,7 +282,9 @@ def _whole(value: Any, row: Datatype, owner: str) -> int:
     return int(value)
 
 
-def _from_base64(value: Any, name: str) -> bytes:
+def _from_base64(value: Any, name: str) -> Any:
+    if value is None:
+        return None
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):

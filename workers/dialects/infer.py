@@ -31,11 +31,11 @@ class InferDialect(V2Dialect):
     def decode(self, model: ServedModel, request: InferRequest, body: Body) -> Call:
         if request.json_size is not None:
             return super().decode(model, request, body)
-        document = v2_document(request, body)
+        document = v2_document(request, body, bare=model.fields.bare)
         if document is not None and "inputs" in document:
             if document.get("params"):
                 raise InvalidRequest('the model\'s parameters go into "parameters" where the request has "inputs"')
-            return self.call(model, request, parse_document(_without_others(request, document)))
+            return self.call(model, request, parse_document(_without_others(request, document), bare=model.fields.bare))
         if document is not None and document.get(OVERRIDE) is not None:
             raise InvalidRequest(f"{OVERRIDE} goes into the address: ?{OVERRIDE}=…")
         try:
@@ -53,8 +53,10 @@ def _without_others(request: InferRequest, document: Dict[str, Any]) -> Dict[str
     return {name: value for name, value in document.items() if name not in LEGACY_FIELDS}
 
 
-def v2_document(request: InferRequest, body: Body) -> Any:
+def v2_document(request: InferRequest, body: Body, *, bare: bool = False) -> Any:
     """The JSON object of a body; None for an upload. One with `inputs` is a V2 request.
+
+    `bare`: for a model without inputs; the body may have nothing but its parameters.
 
     Raises InvalidRequest where it is no JSON object, is empty, or could be two things; UnsupportedMediaType. These are
     said in V2's form, because nobody knows what the client meant.
@@ -76,6 +78,8 @@ def v2_document(request: InferRequest, body: Body) -> Any:
                 f"the request is ambiguous: it has the fields inputs, {seen}; send one of them, or say which with "
                 "?inference_type="
             )
+    elif bare and LEGACY_FIELDS.isdisjoint(document) and not override:
+        return document
     elif override == V2 or LEGACY_FIELDS.isdisjoint(document):
         raise _nothing_known(document, override)
     return document

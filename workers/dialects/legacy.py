@@ -13,6 +13,7 @@ from ...protocol.kinds import LEGACY
 from ...protocol.messages import InferRequest
 from ...protocol.statuses import statuses
 from ...protocol.v2 import JSON_TYPE, check_members
+from ..convert.fields import ModelInput
 from ..convert.kinds import Unified
 from ..convert.plain import dumps
 from ..model.call import Answer, Call
@@ -28,8 +29,11 @@ class LegacyDialect(Dialect):
     def decode_unified(self, model: ServedModel, request: InferRequest, unified: Unified) -> Call:
         """What a request in the one form asks of the model."""
         fields = unified.fields
-        found = model.fields.make(unified.kind, fields, request.deadline)
         params = model.adapter.own_params(params_of(fields))
+        if model.fields.bare:
+            check_members(fields, {"params", "parameters"}, "the request", "the model takes nothing but parameters")
+            return model.call_of(request, ModelInput(data=model.fields.nothing(1)), params, kind=LEGACY)
+        found = model.fields.make(unified.kind, fields, request.deadline)
         check_members(fields, model.fields.reads(unified.kind, fields), "the request", _beside(model, "params"))
         return model.call_of(request, found, params, kind=LEGACY)
 

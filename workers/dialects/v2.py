@@ -33,7 +33,8 @@ class V2Dialect(Dialect):
 
     def decode(self, model: ServedModel, request: InferRequest, body: Body) -> Call:
         check_content_type(request.content_type, request.json_size, body)
-        return self.call(model, request, parse_request(body, request.json_size, model.metadata["inputs"]))
+        parsed = parse_request(body, request.json_size, model.metadata["inputs"], bare=model.fields.bare)
+        return self.call(model, request, parsed)
 
     def call(self, model: ServedModel, request: InferRequest, parsed: V2Request) -> Call:
         """What a parsed request asks of the model."""
@@ -42,9 +43,17 @@ class V2Dialect(Dialect):
         if parsed.parameters:
             params = model.adapter.params(parsed.parameters)
             deadline = deadline_of(request, parsed, model.adapter)
-        arrays = {each.name: to_array(each) for each in parsed.inputs}
-        inputs = model.adapter.conform(model.fields.opened(arrays, deadline))
+        given = [each for each in parsed.inputs if not model.adapter.is_left_out(each)]
+        rows = parsed.inputs[0].shape[0] if parsed.inputs and parsed.inputs[0].shape else 1
         parsed.inputs = []
+        data: Any = None
+        inputs: Dict[str, Array] = {}
+        if given:
+            arrays = {each.name: to_array(each) for each in given}
+            inputs = model.adapter.conform(model.fields.opened(arrays, deadline))
+            rows = _rows(inputs)
+        else:
+            data = model.fields.nothing(rows)
         return Call(
             request.kind,
             inputs,
@@ -52,10 +61,11 @@ class V2Dialect(Dialect):
             parsed,
             request.accept_encoding,
             deadline,
-            _rows(inputs),
-            request.alone or model.adapter.whole,
+            rows,
+            request.alone or not inputs or model.adapter.whole,
             model.name,
             model.version,
+            data,
         )
 
     def chosen(self, model: ServedModel, call: Call, result: Any) -> List[Tuple[ModelOutput, bool]]:

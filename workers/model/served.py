@@ -22,6 +22,7 @@ from ..convert.fields import FieldInputs, ModelInput
 from ..convert.images import ImageOptions
 from ..convert.inputs import InputAdapter
 from ..convert.pdf import PdfOptions
+from ..convert.tables import is_bare, with_missing
 from .call import Answer, Body, Call, items_of, whole
 from .direct import direct_predict
 from .failures import failure_of
@@ -130,9 +131,11 @@ class ServedModel:
         MLflow's schema enforcement finds wrong is the client's mistake: InvalidRequest."""
         data = self.adapter.assemble(call.inputs) if call.inputs else call.data
         try:
-            if self._direct is not None and call.inputs and self._direct.accepts(call.inputs):
+            bare = not call.inputs and self.fields.may_be_bare and is_bare(data)
+            if self._direct is not None and (call.inputs or bare) and self._direct.accepts(call.inputs):
                 result = self._direct(data, call.params)
             else:
+                data = with_missing(data, self.signature.inputs) if bare else data
                 result = self.model.predict(data, params=call.params) if call.params else self.model.predict(data)
             return whole(result)
         except ServingError:

@@ -162,7 +162,6 @@ WRONG_ELEMENTS = [
     ("FP16", [70000]),
     ("BF16", [3.4e38]),
     ("BYTES", [1]),
-    ("BYTES", [None]),
     ("BYTES", [["a"]]),
 ]
 

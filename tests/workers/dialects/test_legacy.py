@@ -261,7 +261,10 @@ def test_an_optional_column_of_nulls_is_left_out_where_its_type_has_none(kind: s
         assert send(model, body, media)[0] == 200
         assert kept.got.to_dict("list") == {"x": [1.0, 2.0]}
     status, answer = send(model, {"data": [{"x": 1, "y": None}, {"x": 2, "y": 1}]})
-    assert (status, "'y'" in answer["message"], "not null" in answer["message"]) == (400, True, True)
+    if kind == "boolean":  # as objects it knows missing ones, and MLflow takes it so
+        assert kept.got.to_dict("list") == {"x": [1.0, 2.0], "y": [None, True]}
+    else:
+        assert (status, "'y'" in answer["message"], "not null" in answer["message"]) == (400, True, True)
 
 
 def test_null_fields_count_as_absent() -> None:

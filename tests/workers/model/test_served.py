@@ -141,7 +141,7 @@ def test_raw_request_of_a_text(served: Served) -> None:
     [
         ([tensor("left", "FP32", [1], [1])], "'right' is missing"),
         ([tensor("left", "FP32", [1], [1]), tensor("rigth", "FP32", [1], [1])], "did you mean 'right'"),
-        ([tensor("left", "FP32", [1, 1], [1]), tensor("right", "FP32", [1], [1])], "shape"),
+        ([tensor("left", "FP32", [1, 2], [1, 2]), tensor("right", "FP32", [1], [1])], "shape"),
         ([tensor("left", "FP64", [1], [0.1]), tensor("right", "FP32", [1], [1])], "takes FP32"),
     ],
 )
