@@ -148,7 +148,7 @@ class EntryDefaults(Section):
     """Predict the model's own input example before it is ready; what an error there means."""
 
     env: Annotated[tuple[VariableName, ...], Listed] = ()
-    """Names of environment variables of the gateway to pass to the workers."""
+    """Names of environment variables of the gateway that workers get and requirements may name as ${NAME}."""
 
     batching: BatchingSettings = BatchingSettings()
     """How requests that wait are predicted together."""

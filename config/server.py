@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from ..protocol.model_cache import default_state_dir
-from .fields import NAME_PATTERN, AnyCase, FromShell, HostName, Listed, LocalPath, Name, NoBool, Section
+from .fields import NAME_PATTERN, AnyCase, FromShell, HostName, Listed, LocalPath, Name, NoBool, Section, VariableName
 from .quantities import Duration, PositiveSize, Size
 
 ADMIN_PORT = 8081
@@ -63,6 +63,9 @@ class EnvironmentSettings(Section):
 
     build: Literal["on_start", "never"] = "on_start"
     """never: a model whose environment is not there FAILs with the command that builds it."""
+
+    variables: Annotated[tuple[VariableName, ...], Listed] = ()
+    """Names of environment variables that the requirements of every model may name as ${NAME}, beside its `env`."""
 
 
 class ServerSettings(Section):

@@ -210,6 +210,7 @@ async def _parts(settings: Settings, script: Script | None, display: Display) ->
             state_dir,
             pythons=[Path(python) for python in server.pythons],
             build=server.environments.build,
+            variables=server.environments.variables,
             report=display.step,
             warn=lambda line: log.warning("%s", line),
             tail=display.tail,

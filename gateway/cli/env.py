@@ -66,10 +66,11 @@ async def build_all(settings: Settings, state_dir: Path, console: Console) -> di
     models = await asyncio.to_thread(wanted_models, settings)
     pythons = [Path(path) for path in settings.server.pythons]
     with display_on(sys.stdout) as display:
-        environments = Environments(state_dir, pythons=pythons, report=display.step, tail=display.tail)
+        names = settings.server.environments.variables
+        environments = Environments(state_dir, pythons=pythons, report=display.step, tail=display.tail, variables=names)
 
         async def one(wanted: Wanted, path: Path) -> None:
-            environment = await environments.ensure(path, wanted.environment)
+            environment = await environments.ensure(path, wanted.environment, wanted.env)
             display.step(f"{wanted.name}: {environment.label}, Python {environment.python_version}")
 
         try:

@@ -23,6 +23,8 @@ class Wanted(NamedTuple):
     name: str
     uri: str
     environment: str
+    #: Names of the variables that its requirements may read.
+    env: tuple[str, ...]
 
 
 def wanted_models(settings: Settings) -> list[Wanted]:
@@ -32,6 +34,7 @@ def wanted_models(settings: Settings) -> list[Wanted]:
             f"{entry.name}/{entry.model.version}" if entry.model.version else entry.name,
             entry.uri,
             entry.model.environment,
+            entry.model.env,
         )
         for entry in settings.entries
     ]
@@ -41,7 +44,7 @@ def wanted_models(settings: Settings) -> list[Wanted]:
         known = {model.name for model in group.models}
         for folder in sorted(Path(group.from_.folder).iterdir()):
             if is_model(folder) and folder.name not in known:
-                wanted.append(Wanted(folder.name, str(folder), settings.defaults.environment))
+                wanted.append(Wanted(folder.name, str(folder), settings.defaults.environment, settings.defaults.env))
     return wanted
 
 

@@ -10,7 +10,7 @@ import asyncio
 import datetime
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from .lock import project_of
 from .pythons import Interpreter
 from .spec import EnvironmentSpec
 from .uv import Uv, UvFailed, run_program
+from .variables import expanded
 
 _INPUTS = ".inputs"
 #: setuptools 81 and later have no pkg_resources, which older MLflows and libraries import.
@@ -39,10 +40,16 @@ print("MLFLOW " + getattr(mlflow, "__version__", ""))
 
 
 async def build_environment(
-    spec: EnvironmentSpec, python: Interpreter, folder: Path, uv: Uv, report: Callable[[str], None]
+    spec: EnvironmentSpec,
+    python: Interpreter,
+    folder: Path,
+    uv: Uv,
+    report: Callable[[str], None],
+    variables: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Make the venv `folder` (which does not exist) with everything the spec asks for; return facts for people.
 
+    `variables`: values of what its requirements name as ${NAME}.
     The facts' `mlflow` is None where the environment has no MLflow. Raises LoadError with uv's own message.
     """
     report(f"environment {spec.label}: building with Python {python} and {len(spec.requirements)} requirements")
@@ -52,7 +59,7 @@ async def build_environment(
         if number:
             report(f"environment {spec.label}: it does not import ({first_failure}); trying with {rescue}")
         try:
-            await _install(spec, python, folder, uv, additions, flags, report)
+            await _install(spec, python, folder, uv, additions, flags, variables or {}, report)
             mlflow = await _try_import(spec, folder, uv)
         except _ImportFails as error:
             first_failure = first_failure or error.last_line
@@ -101,6 +108,7 @@ async def _install(
     uv: Uv,
     additions: list[str],
     flags: list[str],
+    variables: Mapping[str, str],
     report: Callable[[str], None],
 ) -> None:
     """One attempt, in a fresh venv. Raises UvFailed, OSError."""
@@ -108,8 +116,9 @@ async def _install(
     await uv.run(
         *("venv", "--no-project", "--relocatable", "--no-python-downloads", "--python", str(python.path), str(folder)),
     )
-    lines = [*spec.options, *(line.install for line in spec.requirements), *additions]
-    constraints = [line.install for line in spec.constraints]
+    options = expanded(spec.options, variables)
+    lines = [*options, *expanded([*(line.install for line in spec.requirements), *additions], variables)]
+    constraints = expanded([line.install for line in spec.constraints], variables)
     if not (spec.requirements or additions):
         return
     inputs = folder / _INPUTS
@@ -129,8 +138,8 @@ async def _install(
             uv,
             arguments,
             cwd=inputs,
-            options=spec.options,
-            lines=[*lines, *constraints],
+            options=options,
+            secrets=variables.values(),
             probe=next((line.name for line in spec.requirements if line.name), "pip"),
             report=lambda said: report(f"environment {spec.label}: {said}"),
         )

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -24,6 +24,7 @@ from .pythons import Interpreter, check_python, find_python, inspect_installed
 from .spec import EnvironmentSpec, is_model, label_of, read_spec
 from .store import Finished, Store
 from .uv import Uv
+from .variables import granted
 
 #: uv is parallel by itself; more builds at once would only slow each other and the workers down.
 _BUILDS_AT_ONCE = 2
@@ -62,7 +63,8 @@ class Environments:
 
     `report` gets one line per step, `warn` what a model asks for and will not have (by default as `report`), `built`
     each build's result (built, failed) and its seconds.
-    `tail` gets uv's output as it comes, masked; `uv` replaces the installed one.
+    `tail` gets uv's output as it comes, masked; `uv` replaces the installed one. `variables`: names of those that the
+    requirements of every model may read.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Environments:
         warn: Callable[[str], None] | None = None,
         built: Callable[[str, float], None] = lambda result, seconds: None,
         tail: Callable[[str], None] | None = None,
+        variables: Collection[str] = (),
         uv: Uv | None = None,
     ) -> None:
         self._state_dir = state_dir
@@ -84,16 +87,18 @@ class Environments:
         self._warn = warn or report
         self._built_one = built
         self._uv = uv or Uv(tail=tail)
+        self._variables = frozenset(variables)
         self._environments = environment_store(state_dir)
         self._kits = kit_store(state_dir)
         self._flights = SingleFlight()
         self._slots = asyncio.Semaphore(_BUILDS_AT_ONCE)
         self._reported: set[str] = set()
 
-    async def ensure(self, model_path: Path, choice: str) -> Environment:
+    async def ensure(self, model_path: Path, choice: str, variables: Collection[str] = ()) -> Environment:
         """The environment of a model in a local directory, ready to start workers in.
 
-        `choice`: auto | shared | isolated | path to a Python or a venv, which may be read-only. Raises LoadError
+        `choice`: auto | shared | isolated | path to a Python or a venv, which may be read-only. `variables`: names of
+        those of the gateway's that this model's requirements may read, beside what all may. Raises LoadError
         whose message says what failed and what to do. Cancelling a caller does not stop a build that others wait for.
         """
         if choice not in {"auto", "shared", "isolated"}:
@@ -122,7 +127,7 @@ class Environments:
                 f"{model_path} names no requirements, so no environment can be built for it; add a requirements.txt, "
                 f"or set this model's `environment` to `shared` or to the path of a Python"
             )
-        return replace(await self._built(spec), lacks=lacks)
+        return replace(await self._built(spec, variables), lacks=lacks)
 
     async def close(self) -> None:
         """Stop running builds (nothing half is left) and let go of the environments."""
@@ -130,11 +135,12 @@ class Environments:
         await asyncio.to_thread(self._environments.close)
         await asyncio.to_thread(self._kits.close)
 
-    async def _built(self, spec: EnvironmentSpec) -> Environment:
+    async def _built(self, spec: EnvironmentSpec, names: Collection[str]) -> Environment:
         check_python(spec.python, "the model")
         finished = await asyncio.to_thread(self._environments.find, spec.key)
         if finished is None:
-            finished = await self._flights.run(spec.key, lambda progress: self._build(spec))
+            values = granted(spec.lines, self._variables.union(names), self._uv.environ)
+            finished = await self._flights.run(spec.key, lambda progress: self._build(spec, values))
         if finished.facts.get("mlflow") is None:
             wanted = f"mlflow=={spec.mlflow_version}" if spec.mlflow_version else "mlflow"
             raise LoadError(
@@ -146,7 +152,7 @@ class Environments:
         kit = await self._kit(Interpreter(python, version))
         return Environment(spec.key, python, version, kit, spec.label)
 
-    async def _build(self, spec: EnvironmentSpec) -> Finished:
+    async def _build(self, spec: EnvironmentSpec, values: Mapping[str, str]) -> Finished:
         self._refuse_unless_building_is_allowed(f"environment {spec.label} is not built")
         async with self._slots:
             python = await find_python(spec.python, pythons=self._pythons, uv=self._uv)
@@ -155,7 +161,7 @@ class Environments:
             try:
                 finished = await self._environments.build(
                     spec.key,
-                    lambda folder: build_environment(spec, python, folder, self._uv, self._report),
+                    lambda folder: build_environment(spec, python, folder, self._uv, self._report, values),
                     lambda: self._report(f"environment {spec.label}: another process is building it, waiting"),
                 )
             except LoadError:

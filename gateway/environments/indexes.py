@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from .requirements import RequirementLine, variables_in
+from .requirements import RequirementLine
 from .uv import Uv, UvFailed
 
 #: Local versions of PyTorch's own builds.
@@ -36,19 +36,18 @@ async def install(
     *,
     cwd: Path,
     options: Iterable[str] = (),
-    lines: Iterable[str] = (),
+    secrets: Iterable[str] = (),
     probe: str,
     report: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Run `uv pip install` with these arguments. Raises UvFailed, which names an index that refused.
 
-    `options`: the pip options of the requirements file; `lines`: whatever else may name variables that uv expands;
-    `probe`: the name of a package to ask an index for.
+    `options`: the pip options of the requirements file; `secrets`: what must not be seen of its output; `probe`: the
+    name of a package to ask an index for.
     """
-    options = list(options)
-    variables = variables_in([*options, *lines])
+    options, secrets = list(options), list(secrets)
     try:
-        await uv.run(*arguments, cwd=cwd, variables=variables)
+        await uv.run(*arguments, cwd=cwd, secrets=secrets)
         return
     except UvFailed as error:
         if _NO_SOLUTION not in error.said or _REFUSED.search(error.said):
@@ -58,9 +57,9 @@ async def install(
         if not added or environment.get("UV_INDEX_STRATEGY"):
             raise  # whoever has set that has chosen
     for line, settings in added:
-        await _ask(uv, line, settings, probe, cwd, variables)
+        await _ask(uv, line, settings, probe, cwd, secrets)
     report("no version fits of the first index that has each package: trying the versions of all indexes")
-    await uv.run(*arguments, *_ALL_INDEXES, cwd=cwd, variables=variables)
+    await uv.run(*arguments, *_ALL_INDEXES, cwd=cwd, secrets=secrets)
 
 
 def _added(environment: Mapping[str, str], options: Iterable[str]) -> list[tuple[str, dict[str, str]]]:
@@ -71,7 +70,7 @@ def _added(environment: Mapping[str, str], options: Iterable[str]) -> list[tuple
     return found
 
 
-async def _ask(uv: Uv, line: str, settings: dict[str, str], name: str, cwd: Path, variables: set[str]) -> None:
+async def _ask(uv: Uv, line: str, settings: dict[str, str], name: str, cwd: Path, secrets: Sequence[str]) -> None:
     """Ask one index for a package: trying all indexes, uv would pass over one that refuses. Raises UvFailed then."""
     scratch = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="modelhub-index-"))
     file = scratch / "probe.in"
@@ -79,7 +78,7 @@ async def _ask(uv: Uv, line: str, settings: dict[str, str], name: str, cwd: Path
         await asyncio.to_thread(file.write_text, f"{line}\n{name}\n")
         settings = {**dict.fromkeys(_ADDED, ""), **settings}
         arguments = ("pip", "compile", "--no-deps", "--quiet", "--no-python-downloads", "--python", sys.executable)
-        await uv.run(*arguments, str(file), cwd=cwd, variables=variables, settings=settings)
+        await uv.run(*arguments, str(file), cwd=cwd, secrets=secrets, settings=settings)
     except UvFailed as error:
         if _REFUSED.search(error.said):
             raise

@@ -21,7 +21,6 @@ from ...protocol.errors import LoadError
 _COMMENT = re.compile(r"(^|\s+)#.*$")
 _INCLUDE = re.compile(r"^(?P<flag>-r|-c|--requirement|--constraint)(?:\s*=\s*|\s+|(?<=-[rc]))(?P<path>.+)$")
 _OPTION_ON_LINE = re.compile(r"\s+(?=--?[A-Za-z])")
-_EXPANDED = re.compile(r"\$\{([A-Z0-9_]+)\}")
 #: Options that uv reads in a requirements file.
 _FOR_UV_FILE = {
     "-i",
@@ -174,8 +173,3 @@ def _url_or_path(body: str, suffix: str, folder: Path, where: str, error: Invali
     if path.is_dir():
         return RequirementLine(body, body.replace(bare, str(path)).removeprefix("file:"))
     raise LoadError(f"{where}: {body!r} is no requirement that can be understood ({str(error).splitlines()[0]})")
-
-
-def variables_in(lines: Iterable[str]) -> set[str]:
-    """Names of the `${VARIABLES}` that requirement files expand (most often a token in an index's URL)."""
-    return {name for line in lines for name in _EXPANDED.findall(line)}

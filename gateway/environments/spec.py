@@ -67,6 +67,12 @@ class EnvironmentSpec:
         return not (self.requirements or self.options or self.flags)
 
     @property
+    def lines(self) -> list[str]:
+        """All that uv is given of it."""
+        of_packages = [line.install for line in (*self.requirements, *self.constraints)]
+        return [*self.options, *self.flags, *of_packages]
+
+    @property
     def key(self) -> str:
         """Hash of Python's minor version, the machine, and the requirements, constraints and options."""
         content = [

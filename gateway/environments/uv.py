@@ -26,6 +26,8 @@ _PASSED_NAMES |= {"SSH_AUTH_SOCK", "GIT_SSH_COMMAND", "CC", "CXX", "CFLAGS", "CX
 _PASSED_PREFIXES = ("UV_", "PIP_", "LC_", "XDG_", "PYENV_")
 #: These would point uv at another environment or project than the one being built.
 _NEVER_PASSED = frozenset(("UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_PROJECT", "UV_PROJECT_ENVIRONMENT", "UV_WORKING_DIR"))
+#: Credentials of uploads: nothing that is installed needs them.
+_FOR_UPLOADS = "UV_PUBLISH_"
 _KEPT_LINES = 2000
 _SHOWN_LINES = 40
 _TIMED_OUT = 124  # as timeout(1)
@@ -80,9 +82,14 @@ class Uv:
             self._binary = Path(uv.find_uv_bin())
         return self._binary
 
-    def environment(self, variables: Iterable[str] = ()) -> dict[str, str]:
-        """The environment that uv is started with; `variables` are those that a requirements file expands."""
-        return uv_environment(self._environ, variables)
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """Our environment, of which uv sees a part."""
+        return self._environ
+
+    def environment(self) -> dict[str, str]:
+        """The environment that uv is started with."""
+        return uv_environment(self._environ)
 
     def index_flags(self) -> list[str]:
         """Flags for pip settings that uv has no variable for."""
@@ -92,18 +99,17 @@ class Uv:
         self,
         *arguments: str,
         cwd: Path | None = None,
-        variables: Iterable[str] = (),
+        secrets: Iterable[str] = (),
         settings: Mapping[str, str] = _NOTHING,
     ) -> str:
-        """Run uv and return what it printed, masked. Raises UvFailed. Cancelling kills it.
+        """Run uv and return what it printed, masked, these `secrets` too. Raises UvFailed. Cancelling kills it.
 
         `settings`: UV_* variables in place of those that there are; "" takes one away.
         """
-        names = set(variables)
         redactor = Redactor(self._environ)
-        for name in names:
-            redactor.add(self._environ.get(name))
-        binary, env = await asyncio.to_thread(lambda: (self.binary, self.environment(names)))
+        for secret in secrets:
+            redactor.add(secret)
+        binary, env = await asyncio.to_thread(lambda: (self.binary, self.environment()))
         env = {name: value for name, value in {**env, **settings}.items() if value or name not in settings}
         try:
             return await run_program([str(binary), *arguments], env=env, cwd=cwd, mask=redactor.clean, tail=self._tail)
@@ -170,17 +176,14 @@ async def _follow(
     return await process.wait()
 
 
-def uv_environment(environ: Mapping[str, str], variables: Iterable[str] = ()) -> dict[str, str]:
+def uv_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What uv sees of `environ`: the allowlist, and pip's index settings under uv's names where those are unset."""
-    wanted = set(variables)
     env = {
         name: value
         for name, value in environ.items()
-        if (name in _PASSED_NAMES or name in wanted or name.startswith(_PASSED_PREFIXES))
-        or name.lower().endswith("_proxy")
+        if (name in _PASSED_NAMES or name.startswith(_PASSED_PREFIXES) or name.lower().endswith("_proxy"))
+        and not (name in _NEVER_PASSED or name.startswith(_FOR_UPLOADS))
     }
-    for name in _NEVER_PASSED:
-        env.pop(name, None)
 
     def take(target: str, value: str | None, *others: str) -> None:
         if value and not any(env.get(name) for name in (target, *others)):

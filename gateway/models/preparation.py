@@ -72,7 +72,7 @@ class Preparation:
         try:
             version = version or artifact.version or "1"
             mlmodel = await asyncio.to_thread(read_mlmodel, artifact.path)
-            environment = await self._environments.ensure(artifact.path, entry.environment)
+            environment = await self._environments.ensure(artifact.path, entry.environment, entry.env)
         except BaseException:
             artifact.release()
             raise

@@ -45,7 +45,7 @@ class Indexes:
         lines: list[str] = []
 
         async def main() -> Path:
-            environments = Environments(self.folder / "state", report=lines.append, uv=uv)
+            environments = Environments(self.folder / "state", report=lines.append, variables=["TOKEN_OF_OURS"], uv=uv)
             try:
                 return (await environments.ensure(model, "isolated")).python
             finally:
