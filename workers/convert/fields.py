@@ -75,6 +75,10 @@ class FieldInputs:
         self.bare = not self._fields and bool(signature.params)
         #: May a request give it rows of no columns, because all of them are optional?
         self.may_be_bare = self._columns and not any(each.required for each in self._fields)
+        #: Is a list of texts the argument of `predict`, or in one of its inputs?
+        self.takes_text = any(each.datatype == "BYTES" for each in self._fields) or (
+            not self._fields and signature.example_kind in ("", "text", "list")
+        )
         #: Columns whose values are text, also in a CSV file where they look like numbers.
         self.text_columns = frozenset(each.name for each in self._fields if each.type in ("string", "datetime"))
 

@@ -3,11 +3,15 @@
 Called by the V2 dialect (`dialects/v2.py`) with the value of `predict` and the output fields of the signature.
 
     DataFrame                 one output per column, [n], named as the column
-    dict, pydantic, dataclass one output per member
+    dict, pydantic, dataclass one output per member; the signature's, where that has one without a name and there is one
+                              member, or it is JSON
     tuple, list of arrays     one output each, where the signature has as many outputs (or it is a tuple of arrays)
     2-D array                 one output per column, where the signature has as many outputs (more than one)
     list of dicts             one output per column, where these are the signature's; else JSON, one per row
     anything else             one output: the signature's name, a Series' own, or `output-0`
+
+The signature's names go by position only where text stands for text; its optional outputs that are not there are
+missing ones.
 
     values                                  datatype
     numpy numbers and booleans, tensors     their own; widened to the signature's where that is lossless
@@ -29,13 +33,14 @@ rows too: clients read the metadata first.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
 from ...protocol.datatypes import DATATYPES
 from ...protocol.errors import ModelError
 from ...protocol.signature import Field
 from .inputs import cast_exactly
-from .plain import is_frame
+from .plain import is_frame, records
 from .values import declared, is_array, json_rows, plain_value, rows_of_value, typed, typed_array
 
 if TYPE_CHECKING:
@@ -71,11 +76,17 @@ def to_outputs(result: Any, fields: Sequence[Field] = ()) -> List[ModelOutput]:
 def _named(result: Any, fields: List[Field]) -> Named:
     result = plain_value(result)
     by_name = {each.name: each for each in fields}
+    only = fields[0] if len(fields) == 1 and not fields[0].named else None
     if is_frame(result):
-        return _columns(result, fields, by_name)
+        if only is not None and only.holds_json:
+            return [(only.name, records(result), only)]
+        return _with_absent(_columns(result, fields, by_name), fields)
     if isinstance(result, dict) and result:
+        if only is not None and (only.holds_json or len(result) == 1):
+            return [(only.name, result if only.holds_json else next(iter(result.values())), only)]
         names = _unique([str(key) for key in result])
-        return [(name, value, by_name.get(name)) for name, value in zip(names, result.values())]
+        found = [(name, value, by_name.get(name)) for name, value in zip(names, result.values())]
+        return _with_absent(found, fields)
     if isinstance(result, (list, tuple)) and result:
         members = _members(result, fields, by_name)
         if members is not None:
@@ -89,7 +100,7 @@ def _named(result: Any, fields: List[Field]) -> Named:
 def _members(result: Sequence[Any], fields: List[Field], by_name: Dict[str, Field]) -> Optional[Named]:
     """The members of a list or a tuple as outputs of their own; None where they are not that."""
     are_arrays = all(hasattr(each, "dtype") and getattr(each, "ndim", 0) for each in result)
-    if len(fields) == len(result) > 1 and (are_arrays or isinstance(result, tuple)):
+    if len(fields) == len(result) > 1 and (are_arrays or isinstance(result, tuple)) and _all_fit(result, fields):
         return [(each.name, value, each) for each, value in zip(fields, result)]
     if isinstance(result, tuple) and are_arrays:
         return [(f"output-{position}", value, None) for position, value in enumerate(result)]
@@ -103,7 +114,9 @@ def _whole(result: Any, fields: List[Field]) -> Named:
     if len(fields) == 1:
         return [(fields[0].name, result, fields[0])]
     if len(fields) > 1 and getattr(result, "ndim", 0) == 2 and result.shape[1] == len(fields):
-        return [(each.name, result[:, position], each) for position, each in enumerate(fields)]
+        columns = [result[:, position] for position in range(len(fields))]
+        if _all_fit(columns, fields):
+            return [(each.name, column, each) for each, column in zip(fields, columns)]
     name = getattr(result, "name", None) if hasattr(result, "to_numpy") else None
     return [(str(name) if name is not None else "output-0", result, None)]
 
@@ -111,11 +124,43 @@ def _whole(result: Any, fields: List[Field]) -> Named:
 def _columns(frame: Any, fields: List[Field], by_name: Dict[str, Field]) -> Named:
     names = [str(each) for each in frame.columns]
     default_names = names == [str(position) for position in range(len(names))]
-    if len(fields) == len(names) and (default_names or not any(each.named for each in fields)):
+    unnamed = default_names or not any(each.named for each in fields)
+    if len(fields) == len(names) and unnamed and _all_fit([frame.iloc[:, at] for at in range(len(names))], fields):
         by_position = [each if default_names or len(fields) == 1 else None for each in fields]
         names = [each.name if each else name for each, name in zip(by_position, names)]
         return [(name, frame.iloc[:, at], fields[at]) for at, name in enumerate(names)]
     return [(name, frame.iloc[:, at], by_name.get(name)) for at, name in enumerate(_unique(names))]
+
+
+def _with_absent(found: Named, fields: List[Field]) -> Named:
+    """With the signature's optional outputs that the result has not, as missing ones."""
+    given = {name for name, _, _ in found}
+    absent = [each for each in fields if not each.required and each.named and each.name not in given]
+    if not absent or given.isdisjoint(each.name for each in fields):
+        return found
+    first = found[0][1]
+    rows = len(first) if hasattr(first, "__len__") and not isinstance(first, (str, bytes, dict)) else 1
+    return [*found, *((each.name, [None] * rows, each) for each in absent)]
+
+
+def _all_fit(values: Sequence[Any], fields: Sequence[Field]) -> bool:
+    """Can these be the signature's outputs, one by one? Text is no number, and no number is text."""
+    return all(
+        _is_text(value) in (None, each.datatype == "BYTES") or each.holds_json for value, each in zip(values, fields)
+    )
+
+
+def _is_text(value: Any) -> Optional[bool]:
+    """Is this text (moments too)? None: nothing tells."""
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    if kind in ("i", "u", "f", "b"):
+        return False
+    if kind in ("U", "S", "M"):
+        return True
+    values = value.tolist() if hasattr(value, "tolist") else value
+    while isinstance(values, (list, tuple)):
+        values = next((each for each in values if each is not None and each == each), None)
+    return None if values is None else isinstance(values, (str, bytes, datetime.date))
 
 
 def _unique(names: List[str]) -> List[str]:

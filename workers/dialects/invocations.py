@@ -35,6 +35,12 @@ CSV = "text/csv"
 _MEMBERS = frozenset({*FORMATS, "params", "signature_name"})
 #: What follows these in MLflow's messages quotes the request.
 _QUOTES = re.compile(r"\s*(Error:|Input:|IMPORTANT:|Received|: '|for data `|data `).*", re.DOTALL)
+#: A client's text in the midst of a message of MLflow, pandas or numpy.
+_QUOTED = re.compile(
+    r"(?P<string>string) \".*\"|(?P<data>data|value) ([\"'`]).*?\3"
+    r"|(?P<parse>unable to parse): .*?(?=, at position|$)|(?P<of>of) '.*'(?= with type)",
+    re.DOTALL,
+)
 
 
 class InvocationsDialect(Dialect):
@@ -200,7 +206,7 @@ def _is_for_language_models(document: Dict[str, Any]) -> bool:
 
 def _complaint(what: str, error: Exception) -> str:
     """What MLflow or pandas found wrong, without the data that it quotes."""
-    text = _QUOTES.sub("", str(error)).strip().rstrip(".")
+    text = _QUOTED.sub(lambda found: found[found.lastgroup or 0], _QUOTES.sub("", str(error))).strip().rstrip(".")
     return f"{what} does not fit the model: {text[:300] or type(error).__name__}"
 
 

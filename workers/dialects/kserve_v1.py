@@ -33,9 +33,8 @@ class V1Dialect(Dialect):
 
     def decode(self, model: ServedModel, request: InferRequest, body: Body) -> Call:
         instances, params = read_instances(request, body)
-        takes_text = any(each.datatype == "BYTES" for each in model.signature.inputs)
         instances = [_without_b64(each) for each in instances]
-        found = model.fields.make(*fields_of(instances, takes_text=takes_text), request.deadline)
+        found = model.fields.make(*fields_of(instances, takes_text=model.fields.takes_text), request.deadline)
         return model.call_of(request, found, model.adapter.own_params(params))
 
     def encode(self, model: ServedModel, call: Call, result: Any) -> Answer:

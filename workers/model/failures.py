@@ -26,7 +26,7 @@ _SCHEMA_ERRORS = (
     "This model contains a tensor-based model signature",
 )
 _QUOTED = re.compile(r"(of (?:data )?)(['`]).*?\2 (with)", re.DOTALL)
-_VALUE = re.compile(r" for value `.*?`", re.DOTALL)
+_VALUE = re.compile(r"( for)? value `.*?`|(?<= string) \".*\"", re.DOTALL)
 #: What is wrong with the first element, where that is said without the element itself: pydantic's field, a type.
 _DETAIL = re.compile(
     r"validation errors? for \w+\\n([\w.]{1,100})\\n  (Field required|Input should be [^\[\\]{1,100}) \[type="

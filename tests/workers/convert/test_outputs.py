@@ -235,6 +235,48 @@ def test_json_columns_of_the_signature() -> None:
     assert only("a", field) == ("BYTES", [1], ['"a"'])
 
 
+# ---- what the metadata promise -------------------------------------------------------------------
+
+
+def nameless(kind: str, datatype: str) -> Field:
+    return Field("output-0", "column", kind, datatype, (-1,), named=False)
+
+
+def test_one_nameless_output_is_the_only_member() -> None:
+    field = nameless("double", "FP64")
+    for result in ({"yhat": np.ones(2)}, pd.DataFrame({"yhat": [1.0, 1.0]}), {"yhat": [1, 1]}):
+        assert outputs(result, field) == {"output-0": ("FP64", [2], [1.0, 1.0])}
+    assert list(outputs({"a": [1.0], "b": [2.0]}, field)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", ["object", "map", "any", "array"])
+def test_one_nameless_object_is_json(kind: str) -> None:
+    field = nameless(kind, "BYTES")
+    assert only({"a": 1, "b": "x"}, field) == ("BYTES", [1], ['{"a":1,"b":"x"}'])
+    assert only({"a": np.array([0.5])}, field) == ("BYTES", [1], ['{"a":[0.5]}'])
+    assert only([{"a": 1}, {"a": 2}], field) == ("BYTES", [2], ['{"a":1}', '{"a":2}'])
+    assert only(pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}), field)[2][0] == '{"a":1,"b":"x"}'
+
+
+@pytest.mark.parametrize("make", [dict, pd.DataFrame, lambda found: [{"y": each} for each in found["y"]]])
+def test_an_optional_output_that_is_not_there_is_missing(make: Any) -> None:
+    y, note = column("y", "double", "FP64"), Field("note", "column", "string", "BYTES", (-1,), required=False)
+    assert outputs(make({"y": [1.0, 2.0]}), y, note) == {
+        "y": ("FP64", [2], [1.0, 2.0]),
+        "note": ("BYTES", [2], ["", ""]),
+    }
+    assert list(outputs(make({"y": [1.0, 2.0]}), y, column("z", "double", "FP64")))[:1] == ["y"]
+
+
+def test_names_go_by_position_only_where_the_types_fit() -> None:
+    label, p = column("label", "string", "BYTES"), column("p", "double", "FP64")
+    for make in (pd.DataFrame, lambda rows: tuple(np.array(each, dtype=object) for each in zip(*rows, strict=True))):
+        assert list(outputs(make([["a", 0.5], ["b", 0.1]]), label, p)) == ["label", "p"]
+        assert not {"label", "p"} & outputs(make([[0.5, "a"], [0.1, "b"]]), label, p).keys()
+    assert list(outputs(np.ones((3, 2)), label, p)) == ["output-0"]
+    assert list(outputs(pd.DataFrame([[None, 0.5]]), label, p)) == ["label", "p"]
+
+
 # ---- missing values ------------------------------------------------------------------------------
 
 NUMBERS: list[tuple[str, str, Any, Any]] = [  # the signature's type and datatype, a value, and as JSON answers it

@@ -198,3 +198,17 @@ def test_tensors_of_objects_get_numbers_and_texts_as_they_are() -> None:
 
 def test_a_field_knows_its_own_label() -> None:
     assert Field("0", "column", "double", "FP64", (-1,), label=0).label == 0
+
+
+@pytest.mark.parametrize("kind", ["", "text", "list"])
+def test_texts_by_v1_are_the_list_of_texts_where_nothing_is_said_of_inputs(kind: str) -> None:
+    _, kept = keeping()
+    model = ServedModel(kept, "own", "1", Signature(example_kind=kind), dialects=DIALECTS)
+    for texts in (["a text"], ["a", "b"]):
+        assert send(model, {"instances": texts}, kind="v1_predict")[0] == 200
+        assert kept.got == texts
+        assert send(model, {"text": texts})[0] == 200
+        assert kept.got == texts
+    model = ServedModel(kept, "own", "1", Signature(example_kind="table"), dialects=DIALECTS)
+    assert send(model, {"instances": ["a text"]}, kind="v1_predict")[0] == 200
+    assert isinstance(kept.got, pd.DataFrame)
