@@ -15,7 +15,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ..protocol.uris import path_of
 
-NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$"
+#: Characters of a name at most.
+MAX_NAME = 200
+NAME_PATTERN = rf"^[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{MAX_NAME - 1}}}$"
 #: A registered model's name alone; a logged model's id (models:/m-…) needs no version.
 _UNPINNED = re.compile(r"models:/(?!m-)[^/@]+")
 _VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"

@@ -93,13 +93,16 @@ def shared_gateway(models: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(autouse=True)
 def _no_blocking_calls(request: pytest.FixtureRequest) -> Iterator[None]:
-    """An async test fails when the gateway's code blocks its event loop."""
+    """An async test fails when the gateway's code blocks its event loop, or works through too much on it."""
     function = getattr(request, "function", None)
     if not inspect.iscoroutinefunction(function) or request.node.get_closest_marker("allow_blocking"):
         yield
         return
-    with blockbuster_ctx("modelhub.serving.gateway"):
+    from support.loop_sizes import bounded_sizes
+
+    with blockbuster_ctx("modelhub.serving.gateway"), bounded_sizes() as found:
         yield
+    assert not found, found
 
 
 # ---- a gateway's life, and its log in reports -----------------------------------------------------

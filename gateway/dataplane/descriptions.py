@@ -17,6 +17,7 @@ from ..models.states import ModelState
 from ..models.version import ModelVersion
 from ..supervision.replica import Replica
 from ..system.timeouts import timeout
+from ..system.turns import in_turns
 
 #: What `GET /v2` lists: exactly what works.
 EXTENSIONS = ["binary_tensor_data", "generate", "model_configuration", "statistics"]
@@ -100,14 +101,14 @@ class Descriptions:
             "model_transaction_policy": {"decoupled": found.streams},
         }
 
-    def index(self, *, only_ready: bool = False) -> list[dict[str, Any]]:
+    async def index(self, *, only_ready: bool = False) -> list[dict[str, Any]]:
         """The repository index: a row per version."""
-        rows = [index_row(version) for version in self.registry.all()]
+        rows = await in_turns(index_row, self.registry.all())
         return [row for row in rows if row["state"] == "READY" or not only_ready]
 
-    def models(self) -> list[dict[str, Any]]:
+    async def models(self) -> list[dict[str, Any]]:
         """The versions as entries of `/status`."""
-        return [status_row(version) for version in self.registry.all()]
+        return await in_turns(status_row, self.registry.all())
 
 
 def index_row(version: ModelVersion) -> dict[str, Any]:

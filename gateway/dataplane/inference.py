@@ -29,6 +29,9 @@ from .statuses import statuses
 
 A = TypeVar("A", covariant=True)
 
+#: Characters of a client's duration.
+MAX_DURATION = 100
+
 
 class Question(Protocol[A]):
     """One request as its front has it: whom it asks, its body, and how its answer is translated. Made by the front."""
@@ -230,6 +233,8 @@ class Exchange:
 
 def client_timeout(text: str, name: str) -> float:
     """Seconds of a client's own timeout, the header `name`. Raises InvalidRequest."""
+    if len(text) > MAX_DURATION:
+        raise InvalidRequest(f"{name}: {text[:20]!r}… is too long for a duration; write 250ms or 30s")
     try:
         return parse_duration(text)
     except ValueError as error:

@@ -6,10 +6,11 @@ from typing import Any
 
 from ..models.registry import Registry
 from ..models.version import ModelVersion
+from ..system.turns import in_turns
 from ..telemetry.stats import Histogram
 
 
-def statistics(registry: Registry, name: str | None = None, version: str | None = None) -> dict[str, Any]:
+async def statistics(registry: Registry, name: str | None = None, version: str | None = None) -> dict[str, Any]:
     """`{"model_stats": […]}` of all models, of all versions of one, or of one version. Raises NotFound.
 
     Counts are since the gateway's start; durations are `{"count", "ns"}`.
@@ -20,7 +21,7 @@ def statistics(registry: Registry, name: str | None = None, version: str | None 
         versions = registry.versions(name)
     else:
         versions = [registry.find(name, version)]
-    return {"model_stats": [_of_version(each) for each in versions]}
+    return {"model_stats": await in_turns(_of_version, versions)}
 
 
 def _of_version(version: ModelVersion) -> dict[str, Any]:

@@ -6,7 +6,7 @@ came first goes first; a level waits for as long as one before it has anybody. U
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
 from ...protocol.errors import InvalidRequest
@@ -26,33 +26,36 @@ class RequestQueue:
     def __init__(self) -> None:
         #: How many wait.
         self.count = 0
-        self._levels: list[deque[Pending]] = [deque() for _ in range(LEVELS + 1)]
+        #: Each keeps their order; whoever leaves from the middle is found at once.
+        self._levels: list[OrderedDict[Pending, None]] = [OrderedDict() for _ in range(LEVELS + 1)]
 
     def __iter__(self) -> Iterator[Pending]:
         for level in self._levels:
             yield from level
 
     def append(self, pending: Pending) -> None:
-        self._levels[pending.request.priority].append(pending)
+        self._levels[pending.request.priority][pending] = None
         self.count += 1
 
     def put_back(self, again: Iterable[Pending]) -> None:
         """These had left already: they go first, in this order, each in its level."""
         for pending in reversed(list(again)):
-            self._levels[pending.request.priority].appendleft(pending)
+            level = self._levels[pending.request.priority]
+            level[pending] = None
+            level.move_to_end(pending, last=False)
             self.count += 1
 
     def first(self) -> Pending:
         """Whose turn it is. Raises IndexError where nobody waits."""
-        return self._first_level()[0]
+        return next(iter(self._first_level()))
 
     def popleft(self) -> Pending:
         """The same, and it waits no longer."""
-        pending = self._first_level().popleft()
+        pending, _ = self._first_level().popitem(last=False)
         self.count -= 1
         return pending
 
-    def _first_level(self) -> deque[Pending]:
+    def _first_level(self) -> OrderedDict[Pending, None]:
         for level in self._levels:
             if level:
                 return level
@@ -62,7 +65,7 @@ class RequestQueue:
         """Whoever waits no longer; nothing happens where it does not."""
         level = self._levels[pending.request.priority]
         if pending in level:
-            level.remove(pending)
+            del level[pending]
             self.count -= 1
 
 

@@ -30,6 +30,8 @@ _NEVER_PASSED = frozenset(("UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_PROJECT", "UV_PR
 _FOR_UPLOADS = "UV_PUBLISH_"
 _KEPT_LINES = 2000
 _SHOWN_LINES = 40
+#: Bytes of a line: what it says beyond them is not shown.
+_LONGEST_LINE = 4096
 _TIMED_OUT = 124  # as timeout(1)
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -169,10 +171,11 @@ async def _follow(
     """Keep its masked lines in `said` until it ends; its exit code."""
     assert process.stdout is not None
     while raw := await _line(process.stdout):
-        line = mask(raw.decode(errors="replace").rstrip("\r\n"))
+        line = mask(raw[:_LONGEST_LINE].decode(errors="replace").rstrip("\r\n"))
         said.append(line)
         if tail is not None and line.strip():
             tail(line.strip())
+        await asyncio.sleep(0)  # masking costs some microseconds per character, and much may have come at once
     return await process.wait()
 
 

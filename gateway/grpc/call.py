@@ -28,6 +28,8 @@ log = logging.getLogger("modelhub.grpc")
 
 #: Messages of more bytes than this are parsed, converted and made in a thread.
 LARGE = 256 << 10
+#: Messages of no more bytes than this are converted where they are, whatever they are made of.
+SIMPLE = 8 << 10
 #: A status's message travels in the trailers, percent-encoded, and clients refuse trailers above 8 KiB.
 MAX_DETAILS = 5000
 
@@ -147,8 +149,8 @@ async def abort(context: Context, error: Exception, counters: Counters, call: Ca
 
 
 def _details(message: str) -> str:
-    """Text that fits into a trailer, percent-encoded."""
-    raw = message.encode("utf-8", "replace")
+    """Text that fits into a trailer, percent-encoded; what is longer in any case is not looked at."""
+    raw = message[: MAX_DETAILS + 1].encode("utf-8", "replace")
     plain = sum(0x20 <= byte < 0x7F and byte != 0x25 for byte in raw)
     length = plain + 3 * (len(raw) - plain)
     if length <= MAX_DETAILS:

@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 
 import orjson
 
+from ...config.fields import MAX_NAME
 from ...protocol.codec import Body
 from ...protocol.errors import InvalidRequest, ServingError
 from .generated import open_inference_pb2 as pb
-from .tensors import FIELDS, pack, pack_json, unpack, varint
+from .tensors import AS_THEY_ARE, FIELDS, pack, pack_json, unpack, varint
 
 #: Parameters with which REST asks for binary tensors: here the message's own form decides.
 _OF_REST = frozenset({"binary_data", "binary_data_size", "binary_data_output"})
@@ -30,6 +31,8 @@ _UINT64 = range(1 << 64)
 
 #: Translations that are kept of each kind, and bytes of what is translated.
 KEPT, MAX_KEPT = 512, 1024
+#: So many tensors, dimensions and parameters are few.
+FEW = 64
 #: Of requests: the message without raw contents, and their lengths -> the JSON part.
 _texts: dict[tuple[bytes, ...], bytes] = {}
 #: Of answers: the JSON part -> the message without raw contents, and for each of these (length, what precedes it).
@@ -75,7 +78,7 @@ def _text(request: pb.ModelInferRequest, raws: list[bytes]) -> tuple[bytes, list
         if raws:
             if tensor.HasField("contents"):
                 raise InvalidRequest(
-                    f"the input {tensor.name!r} has contents beside raw_input_contents: send one of them"
+                    f"the input {tensor.name[:MAX_NAME]!r} has contents beside raw_input_contents: send one of them"
                 )
             if "shared_memory_region" not in parameters:
                 if expected < len(raws):
@@ -107,6 +110,18 @@ def _text(request: pb.ModelInferRequest, raws: list[bytes]) -> tuple[bytes, list
 def is_raw(request: pb.ModelInferRequest) -> bool:
     """Do the request's tensors come as raw contents?"""
     return len(request.raw_input_contents) > 0
+
+
+def is_simple(request: pb.ModelInferRequest) -> bool:
+    """Whether its few tensors have few dimensions and parameters, and elements that are not touched one by one."""
+    if len(request.inputs) > FEW or len(request.outputs) > FEW or len(request.parameters) > FEW:
+        return False
+    return all(
+        len(each.shape) <= FEW
+        and len(each.parameters) <= FEW
+        and (each.datatype in AS_THEY_ARE or not each.HasField("contents"))
+        for each in request.inputs
+    )
 
 
 def respond(body: Body, json_size: int | None, *, raw: bool) -> bytes:
@@ -173,10 +188,10 @@ def _parameters(given: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
     for name, parameter in given.items():
         choice = parameter.WhichOneof("parameter_choice")
         if choice is None:
-            raise InvalidRequest(f"the parameter {name!r} has no value")
+            raise InvalidRequest(f"the parameter {name[:MAX_NAME]!r} has no value")
         value = getattr(parameter, choice)
         if choice == "double_param" and not math.isfinite(value):
-            raise InvalidRequest(f"the parameter {name!r} is {value}: a parameter must be a finite number")
+            raise InvalidRequest(f"the parameter {name[:MAX_NAME]!r} is {value}: a parameter must be a finite number")
         if name not in _OF_REST:
             found[name] = value
     return found

@@ -8,6 +8,7 @@ next one, because only then it is known not to be the last. Made by `service.py`
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from typing import Protocol
 
 import orjson
 
+from ...config.fields import MAX_NAME
 from ...protocol.codec import Body
 from ...protocol.errors import ServingError, from_wire
 from ...protocol.kinds import INFER, STREAM
@@ -26,8 +28,8 @@ from ..dataplane.statuses import statuses
 from ..dispatch.streams import Chunk, Chunks
 from ..models.version import ModelVersion
 from ..telemetry.counters import Counters
-from .call import REQUEST_ID, Call, Context, abort, aside, parse
-from .codec import is_raw, respond, to_response, to_wire
+from .call import LARGE, MAX_DETAILS, REQUEST_ID, SIMPLE, Call, Context, abort, aside, parse
+from .codec import is_raw, is_simple, respond, to_response, to_wire
 from .generated import open_inference_pb2 as pb
 
 #: Names of the routes in metrics, logs and traces.
@@ -109,7 +111,7 @@ class GrpcQuestion:
         return self.caller.describe(exchange, self.request)
 
     def at_hand(self, message: InferRequest) -> Body | None:
-        if self._size > SMALL:
+        if self._size > SMALL or not self._translates_here():
             return None
         body, message.json_size = to_wire(self.request)
         return body
@@ -118,8 +120,15 @@ class GrpcQuestion:
     async def reading(self, message: InferRequest) -> AsyncIterator[Body]:
         """The message is here already: it is held, and translated, in a thread where it is large."""
         with self._budget.holding(self._size):
-            body, message.json_size = await aside(self._size, to_wire, self.request)
+            if self._translates_here():
+                body, message.json_size = to_wire(self.request)
+            else:
+                body, message.json_size = await asyncio.to_thread(to_wire, self.request)
             yield body
+
+    def _translates_here(self) -> bool:
+        """Whether that takes the event loop no time to speak of: few bytes, or not many and in few parts."""
+        return self._size <= SIMPLE or (self._size <= LARGE and is_simple(self.request))
 
     async def translate(self, reply: InferReply, output: Body) -> bytes:
         if reply.status >= 400:
@@ -190,8 +199,9 @@ def _marked(response: pb.ModelInferResponse, *, final: bool) -> bytes:
 
 def _error(request: pb.ModelInferRequest, error: ServingError) -> bytes:
     """The answer to a request that failed, or its last one."""
-    said = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
-    return pb.ModelStreamInferResponse(error_message=error.message, infer_response=said).SerializeToString()
+    name, message = request.model_name[:MAX_NAME], error.message[:MAX_DETAILS]
+    said = pb.ModelInferResponse(model_name=name, id=request.id)
+    return pb.ModelStreamInferResponse(error_message=message, infer_response=said).SerializeToString()
 
 
 def _error_of(status: int, body: Body) -> ServingError:

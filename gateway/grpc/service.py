@@ -14,7 +14,7 @@ import grpc
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
-from ...protocol.errors import NotFound
+from ...protocol.errors import NotFound, TooLarge
 from ..dataplane.control import Control, Operator
 from ..dataplane.descriptions import SCHEDULE_POLICY, Descriptions
 from ..dataplane.inference import Inference
@@ -25,6 +25,8 @@ from .generated import open_inference_pb2 as pb
 from .inference import GrpcInference
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+#: Bytes of a message that only has a few names and settings in it.
+SMALL_MESSAGE = 64 << 10
 #: Calls that change the server: their methods are given the operator that their caller is admitted as.
 CONTROL = frozenset({"RepositoryModelLoad", "RepositoryModelUnload"})
 
@@ -72,13 +74,13 @@ class InferenceService:
         return ParseDict({"config": config}, pb.ModelConfigResponse(), ignore_unknown_fields=True)
 
     async def model_statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
-        rows = statistics(self._registry, request.name or None, request.version or None)
+        rows = await statistics(self._registry, request.name or None, request.version or None)
         return ParseDict(rows, pb.ModelStatisticsResponse(), ignore_unknown_fields=True)
 
     # ---- repository ------------------------------------------------------------------------------
 
     async def repository_index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
-        rows = self._about.index(only_ready=request.ready)
+        rows = await self._about.index(only_ready=request.ready)
         return pb.RepositoryIndexResponse(models=[pb.RepositoryIndexResponse.ModelIndex(**row) for row in rows])
 
     async def repository_model_load(
@@ -116,6 +118,8 @@ class InferenceService:
         async def guarded(message: bytes, context: Context) -> bytes:
             try:
                 operator = (self._control.admit(approach(context)),) if changes else ()
+                if len(message) > SMALL_MESSAGE:
+                    raise TooLarge(f"a {kind.DESCRIPTOR.name} has {SMALL_MESSAGE} bytes at most: it holds a few names")
                 request = await aside(len(message), parse, kind, message)
                 return (await answer(request, *operator)).SerializeToString()
             except Exception as error:

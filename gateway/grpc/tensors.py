@@ -15,9 +15,11 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ...config.fields import MAX_NAME
 from ...protocol.codec import Body
 from ...protocol.datatypes import datatype as known_datatype
 from ...protocol.errors import InvalidRequest, ServingError
+from ...protocol.v2 import MAX_DIMENSIONS
 from .generated import open_inference_pb2 as pb
 
 #: Where the elements of a datatype stand in InferTensorContents.
@@ -36,7 +38,7 @@ FIELDS = {
     "BYTES": "bytes_contents",
 }
 #: Those whose field, serialized, is the tensor: tag of the field.
-_AS_THEY_ARE = {
+AS_THEY_ARE = {
     name: bytes([pb.InferTensorContents.DESCRIPTOR.fields_by_name[FIELDS[name]].number << 3 | 2])
     for name in ("BOOL", "FP32", "FP64")
 }
@@ -53,33 +55,39 @@ def pack(name: str, datatype: str, shape: Sequence[int], contents: pb.InferTenso
     field = FIELDS.get(datatype)
     if field is None:
         known_datatype(datatype)
-        raise InvalidRequest(f"the input {name!r} is {datatype}, which has no typed contents: use raw_input_contents")
+        raise InvalidRequest(
+            f"the input {name[:MAX_NAME]!r} is {datatype}, which has no typed contents: use raw_input_contents"
+        )
     for filled, _ in contents.ListFields():
         if filled.name != field:
             raise InvalidRequest(
-                f"the elements of the input {name!r}, {datatype}, belong in {field}, not {filled.name}"
+                f"the elements of the input {name[:MAX_NAME]!r}, {datatype}, belong in {field}, not {filled.name}"
             )
     elements = getattr(contents, field)
+    if len(shape) > MAX_DIMENSIONS:  # the product of very many could be worked on for ever
+        raise InvalidRequest(
+            f"the input {name[:MAX_NAME]!r} has {len(shape)} dimensions: at most {MAX_DIMENSIONS} are possible"
+        )
     count = 1
     for size in shape:
         count *= size
     if len(elements) != count and min(shape, default=0) >= 0:  # what else is wrong with a shape is the worker's word
         raise InvalidRequest(
-            f"the input {name!r} has {len(elements)} elements, but its shape {list(shape)} takes {count}"
+            f"the input {name[:MAX_NAME]!r} has {len(elements)} elements, but its shape {list(shape)} takes {count}"
         )
-    if datatype in _AS_THEY_ARE:
+    if datatype in AS_THEY_ARE:
         return _cut_out(contents.SerializeToString()) if count else b""
     if datatype == "BYTES":
         return _prefixed(elements)
     try:
         return memoryview(array(_CODES[datatype], elements)).cast("B")
     except OverflowError:
-        raise InvalidRequest(f"a value of the input {name!r} is beyond the range of {datatype}") from None
+        raise InvalidRequest(f"a value of the input {name[:MAX_NAME]!r} is beyond the range of {datatype}") from None
 
 
 def unpack(datatype: str, raw: memoryview, contents: pb.InferTensorContents) -> None:
     """Fill `contents` with a tensor in binary form, of a datatype of FIELDS."""
-    tag = _AS_THEY_ARE.get(datatype)
+    tag = AS_THEY_ARE.get(datatype)
     if tag is not None:
         contents.MergeFromString(b"".join([tag, varint(raw.nbytes), raw]))
     elif datatype == "BYTES":

@@ -76,7 +76,7 @@ class StatusRoutes:
             "reasons": readiness.reasons,
             "memory": {"rss": rss},
         }
-        return json_response({"server": server, "models": self._about.models()})
+        return json_response({"server": server, "models": await self._about.models()})
 
 
 class MetricsRoutes:

@@ -24,7 +24,7 @@ from .v2_extensions import RepositoryRoutes, StatsRoutes
 COUNTERS = web.AppKey("COUNTERS", Counters)
 
 #: Bytes of a body that only has a few settings in it.
-SMALL_BODY = 1 << 20
+SMALL_BODY = 64 << 10
 
 
 def make_app(

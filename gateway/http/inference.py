@@ -29,6 +29,8 @@ X_REQUEST_PRIORITY = istr("X-Request-Priority")
 
 #: A reply's body of more bytes than this is written from where ZeroMQ put it; below, a copy is cheaper.
 BORROW_ABOVE = 65536
+#: Parameters of a query: each is decoded on the event loop.
+MAX_QUERY = 256
 #: Digits of a length that is worth looking at: more is larger than any body.
 MAX_DIGITS = 15
 
@@ -86,6 +88,8 @@ class HttpQuestion(HttpCaller):
             message.priority = priority_of(priority)
         url = request.rel_url
         if url.raw_query_string:
+            if url.raw_query_string.count("&") >= MAX_QUERY:
+                raise InvalidRequest(f"the query has more than {MAX_QUERY} parameters")
             message.query = dict(url.query)
         return message
 

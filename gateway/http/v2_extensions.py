@@ -22,7 +22,7 @@ class RepositoryRoutes:
         return [web.post("/v2/repository/index", self.index)]
 
     async def index(self, request: Request) -> web.Response:
-        return json_response(self._about.index(only_ready=_only_ready(await request.read())))
+        return json_response(await self._about.index(only_ready=_only_ready(await request.read())))
 
 
 def _only_ready(body: bytes) -> bool:
@@ -56,10 +56,10 @@ class StatsRoutes:
 
     async def stats(self, request: Request) -> web.Response:
         match = request.match_info
-        return json_response(statistics(self._about.registry, match["model"], match.get("version")))
+        return json_response(await statistics(self._about.registry, match["model"], match.get("version")))
 
     async def all_stats(self, request: Request) -> web.Response:
-        return json_response(statistics(self._about.registry))
+        return json_response(await statistics(self._about.registry))
 
     async def config(self, request: Request) -> web.Response:
         match = request.match_info

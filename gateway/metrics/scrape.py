@@ -16,6 +16,7 @@ from prometheus_client.exposition import choose_encoder
 from ..models.states import ModelState
 from ..models.version import ModelVersion
 from ..places.place import Starter
+from ..system.turns import in_turns
 from ..telemetry.counters import Counters
 from .families import GatewaySample, Scrape, sample_group, sample_version
 from .of_models import OwnMetrics
@@ -64,6 +65,7 @@ class Metrics:
         await _ask_workers(versions)
         groups = {id(version.group): version.group for version in versions if version.group is not None}
         counters = self._counters
+        samples = await in_turns(sample_version, versions)
         found = Scrape(
             gateway=GatewaySample(
                 dict(counters.errors),
@@ -72,7 +74,7 @@ class Metrics:
                 dict(counters.builds),
                 dict(counters.rolls),
             ),
-            versions=[sample_version(version) for version in versions],
+            versions=samples,
             groups=[sample_group(group) for group in groups.values()],
             workers=sample_workers(versions),
             starters=self._starters(),

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from rapidfuzz import process
+from rapidfuzz import fuzz, process
 
+from ...config.fields import MAX_NAME
 from ...protocol.errors import NotFound
 from .states import ModelState
 from .version import ModelVersion
+
+#: Names that an unknown one is compared with, how alike (of 100) a suggestion must be, and versions that are told.
+MOST_COMPARED, MEANT_IF_ALIKE, MOST_SHOWN = 2000, 60, 20
 
 
 @dataclass(frozen=True)
@@ -54,15 +59,25 @@ class Registry:
 
     def versions(self, name: str) -> list[ModelVersion]:
         """Raises NotFound, naming what comes near."""
-        found = self._models.get(name)
+        found = self._models.get(name) if len(name) <= MAX_NAME else None
         if found is None:
-            near = [match for match, score, _ in process.extract(name, self._models.keys(), limit=3) if score > 60]
-            hint = f"; did you mean {' or '.join(near)}?" if near else "; GET /v2/models lists those there are"
-            raise NotFound(f"there is no model {name[:200]!r}{hint}")
+            raise self._unknown(name)
         return found
+
+    def _unknown(self, name: str) -> NotFound:
+        """What comes near is looked for among so many names of so many characters that it costs less than a request."""
+        if len(name) > MAX_NAME:
+            return NotFound(f"there is no model {name[:MAX_NAME]!r}…: names have {MAX_NAME} characters at most")
+        names = list(itertools.islice(self._models, MOST_COMPARED))
+        found = process.extract(name, names, scorer=fuzz.ratio, limit=3, score_cutoff=MEANT_IF_ALIKE)
+        near = [match for match, _, _ in found]
+        hint = f"; did you mean {' or '.join(near)}?" if near else "; GET /v2/models lists those there are"
+        return NotFound(f"there is no model {name!r}{hint}")
 
     def find(self, name: str, version: str | None = None) -> ModelVersion:
         """The version asked for, or the one that serves. Raises NotFound."""
+        if len(name) > MAX_NAME:
+            raise self._unknown(name)  # not even hashed: a message's name may have any length
         found = self._models.get(name)
         if found is not None and len(found) == 1 and (version is None or found[0].version == version):
             return found[0]
@@ -72,7 +87,8 @@ class Registry:
         found = [each for each in versions if each.version == version]
         if found:
             return max(found, key=lambda each: (each.state is ModelState.READY, each.serves))
-        known = ", ".join(each.version or "(not resolved yet)" for each in versions)
+        known = ", ".join(each.version or "(not resolved yet)" for each in versions[:MOST_SHOWN])
+        known += ", …" if len(versions) > MOST_SHOWN else ""
         raise NotFound(f"model {name} has no version {version[:200]!r}; it has {known}")
 
     def serving(self, name: str) -> ModelVersion:

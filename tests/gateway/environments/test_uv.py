@@ -67,6 +67,13 @@ async def test_output_is_masked_and_told_line_by_line() -> None:
     assert failed.value.last_line == "two"
 
 
+async def test_of_a_line_without_end_only_its_beginning_is_looked_at() -> None:
+    lines: list[str] = []
+    code = "print('x' * 1_000_000); print('the end')"
+    await run_program(["/usr/bin/env", "python3", "-c", code], env=dict(os.environ), tail=lines.append)
+    assert [len(line) for line in lines] == [4096, 7]
+
+
 @pytest.mark.parametrize(
     ("script", "said"), [("kill -9 $$", "killed by signal 9, perhaps out of memory"), ("exit 3", "exit code 3")]
 )

@@ -48,9 +48,7 @@ async def test_only_those_that_are_ready() -> None:
     assert [(row["version"], row["state"]) for row in rows] == [("5", "READY")]
 
 
-@pytest.mark.parametrize(
-    "body", [b"{", b"[]", b'"ready"', b'{"ready": 1}', b'{"ready": null}', b"\xff", b"[" * 100_000]
-)
+@pytest.mark.parametrize("body", [b"{", b"[]", b'"ready"', b'{"ready": 1}', b'{"ready": null}', b"\xff", b"[" * 60_000])
 async def test_a_body_that_is_not_understood(body: bytes) -> None:
     async with serving(Model()) as front:
         (await front.post(INDEX, body)).assert_error(400, "body")

@@ -118,7 +118,7 @@ def test_five_hundred_models_are_ready_at_once(gateway: Start, models: Path, tmp
 
 
 def reload(running: Gateway, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(MODELHUB), "reload", *(arguments or (f"--server.state_dir={running.state_dir}",))]
+    command = [str(MODELHUB), "reload", *arguments, f"--server.state_dir={running.state_dir}"]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

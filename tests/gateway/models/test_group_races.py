@@ -157,7 +157,8 @@ def test_a_change_that_is_taken_back_leaves_what_serves_alone(gateway: Start, mo
 
 
 def test_a_load_whose_override_fails_leaves_what_serves_alone(gateway: Start, models: Path) -> None:
-    running = gateway({"defaults": {"environment": "shared"}, "models": copies(models, 1)})
+    server = {"load_overrides": ["uri"]}
+    running = gateway({"server": server, "defaults": {"environment": "shared"}, "models": copies(models, 1)})
     running.wait_ready()
     config = {"parameters": {"config": f'{{"uri": "{models / "raises_on_load"}"}}'}}
     answer = running.post("/v2/repository/models/m0/load", config)
