@@ -2,7 +2,7 @@ r"""Models that were logged on Windows: paths in their MLmodel file have backsla
 
     flavors:
       python_function:
-        model_code_path: C:\Users\ana\model.py
+        model_code_path: C:\Users\ana\model
         artifacts: {weights: {path: artifacts\weights.bin, uri: …}}
 
 MLflow joins them to the model's folder as they are. The folder may be read-only, so MLflow is given another one: links

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2
 from modelhub.serving.gateway.dataplane.descriptions import Descriptions
 from modelhub.serving.gateway.dataplane.statistics import statistics
 from modelhub.serving.gateway.dispatch.pending import Pending
-from modelhub.serving.gateway.dispatch.queue import WaitingLine
+from modelhub.serving.gateway.dispatch.queue import RequestQueue
 from modelhub.serving.gateway.grpc.generated import open_inference_pb2 as pb
 from modelhub.serving.gateway.models.registry import Registry
 from modelhub.serving.gateway.system import turns
@@ -170,7 +170,7 @@ async def test_who_leaves_a_long_line_is_not_looked_for(monkeypatch: pytest.Monk
 
         __hash__ = object.__hash__
 
-    line, loop = WaitingLine(), asyncio.get_running_loop()
+    line, loop = RequestQueue(), asyncio.get_running_loop()
     waiting: list[Pending] = [
         Waiting(InferRequest(number, "infer", 0.0, 0.0), b"", loop.create_future(), None) for number in range(2000)
     ]
