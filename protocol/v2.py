@@ -24,6 +24,7 @@ from typing import AbstractSet, Any, Dict, Iterable, List, Optional, Sequence, T
 
 import orjson
 
+from . import json_text
 from .datatypes import DATATYPES, datatype
 from .errors import InvalidRequest, NotSupported, UnsupportedMediaType
 
@@ -122,6 +123,11 @@ def check_members(document: Dict[str, Any], known: AbstractSet[str], owner: str,
             raise InvalidRequest(f"{owner} has the field {name[:60]!r}, which nothing reads: {advice}")
 
 
+def begins_object(body: Body) -> bool:
+    """Does this body begin as a JSON object does?"""
+    return bytes(body[:16]).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{"
+
+
 def check_content_type(content_type: str, json_size: Optional[int], body: Body) -> None:
     """Is this a media type of an infer request? Raises UnsupportedMediaType.
 
@@ -133,12 +139,17 @@ def check_content_type(content_type: str, json_size: Optional[int], body: Body) 
         return
     media, _, rest = content_type.partition(";")
     media = media.strip().lower()
+    if media.startswith("application/cloudevents"):
+        raise UnsupportedMediaType(
+            f"{media} is a CloudEvent in structured mode, which is not unwrapped: send its data alone, as {JSON_TYPE} "
+            "(in binary mode its attributes are headers)"
+        )
     if media in ("application/json", "text/json") or (media.startswith("application/") and media.endswith("+json")):
         charset = re.search(r"charset\s*=\s*\"?([^\s;\"]+)", rest, re.IGNORECASE)
         if charset and charset.group(1).lower() not in ("utf-8", "utf8", "us-ascii"):
             raise UnsupportedMediaType(f"JSON must be UTF-8, not {charset.group(1)}")
         return
-    if media == "application/x-www-form-urlencoded" and bytes(body[:16]).lstrip()[:1] == b"{":
+    if media == "application/x-www-form-urlencoded" and begins_object(body):
         return
     if media == BINARY_TYPE:
         raise UnsupportedMediaType(
@@ -172,13 +183,7 @@ def load_json(text: Body) -> Any:
     """What a body of JSON says. Raises InvalidRequest."""
     if not len(text):
         raise InvalidRequest("the body is empty: send a V2 infer request as JSON")
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raw = bytes(text)
-        hint = "; JSON has no NaN and no Infinity: send null for NaN, or binary tensors"
-        found = hint if b"NaN" in raw or b"Infinity" in raw else ""
-        raise InvalidRequest(f"the body is not valid JSON: {error}{found}") from None
+    return json_text.load(text)
 
 
 def parse_document(

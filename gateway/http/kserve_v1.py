@@ -2,6 +2,7 @@
 
     GET  /, /v1/models, /v1/models/{model}     live, names, readiness
     POST /v1/models/{model}:predict            {"predictions"}, errors {"error"}
+    POST /v1/models/{model}:explain            501: there are no explainers here
 
 Bodies are not read here: the worker's dialect (`workers/dialects/kserve_v1.py`) does that.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 from aiohttp import web
 from aiohttp.web_request import Request
 
+from ...protocol.errors import NotSupported
 from ...protocol.kinds import PATHS, V1
 from ..models.registry import Registry
 from .errors import json_response
@@ -27,6 +29,7 @@ class KserveV1Routes:
     def table(self) -> list[web.RouteDef]:
         return [
             self._front.route(PATHS[V1], self.predict, V1),
+            web.post("/v1/models/{model}:explain", self.explain),
             web.get("/", self.live),
             web.get("/v1/models", self.models),
             web.get("/v1/models/{model}", self.model),
@@ -34,6 +37,10 @@ class KserveV1Routes:
 
     async def predict(self, request: Request) -> web.StreamResponse:
         return await self._front.answer(request, V1)
+
+    async def explain(self, request: Request) -> web.Response:
+        name = self._registry.find(request.match_info["model"]).name
+        raise NotSupported(f"explanations are not supported: ask for predictions with POST /v1/models/{name}:predict")
 
     async def live(self, request: Request) -> web.Response:
         """What KServe's V1 clients ask for."""

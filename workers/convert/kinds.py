@@ -22,12 +22,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import Any, Collection, Dict, List, Mapping, Union
+from urllib.parse import parse_qsl
 
 import orjson
 
+from ...protocol import json_text
 from ...protocol.errors import InvalidRequest, UnsupportedMediaType
 from ...protocol.messages import InferRequest
-from ...protocol.v2 import check_content_type
+from ...protocol.v2 import begins_object, check_content_type
 from .files import decode_file, json_type, sniff
 from .multipart import Part, parse_multipart
 from .tables import records_of_csv
@@ -57,7 +59,10 @@ _FIELD_OF_KIND = {TEXT: "text", IMAGE: "image", PDF: "pdf_file"}
 _JSON_MEDIA = re.compile(r"(application|text)/([\w.-]+\+)?json", re.IGNORECASE)
 
 #: What says nothing: curl's and browsers' word for a file whose name they do not know.
-_UNSAID = ("", "application/octet-stream", "application/x-www-form-urlencoded", "binary/octet-stream")
+_URLENCODED = "application/x-www-form-urlencoded"
+_UNSAID = ("", "application/octet-stream", _URLENCODED, "binary/octet-stream")
+#: A form as browsers and `curl -d` write one: no other text or file looks like that.
+_FORM = re.compile(rb"[\w.%+*-]{1,200}=[\w.%+*&=-]*")
 #: Where neither the media type nor the first bytes tell, the name of a form's file does.
 _MEDIA_OF_SUFFIX = {"csv": "text/csv", "txt": "text/plain"}
 
@@ -91,6 +96,9 @@ def unify(
         found = Unified(_from_json(_object(body) if document is None else document, override), media)
     elif media == "multipart/form-data":
         found = _from_parts(parse_multipart(body, request.content_type), override, text_columns)
+    elif media == _URLENCODED and is_form(body):
+        found = _from_parts(_urlencoded_parts(body), override, text_columns)
+        found.media_type = media
     else:
         if not len(body):
             raise InvalidRequest("the body is empty: send JSON, or a file's bytes")
@@ -108,7 +116,21 @@ def is_json(content_type: str, body: Body) -> bool:
     if not media or _JSON_MEDIA.fullmatch(media):
         check_content_type(content_type, None, body)
         return True
-    return media == "application/x-www-form-urlencoded" and bytes(body[:16]).lstrip()[:1] == b"{"
+    return media == _URLENCODED and begins_object(body)
+
+
+def is_form(body: Body) -> bool:
+    """Is this body what its media type says, when that is the one that curl sends with everything?"""
+    return _FORM.fullmatch(bytes(body).strip()) is not None
+
+
+def _urlencoded_parts(body: Body) -> List[Part]:
+    try:
+        text = bytes(body).strip().decode("ascii")
+        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=True, errors="strict")
+    except ValueError:
+        raise InvalidRequest("the form is malformed: its fields must be percent-encoded UTF-8") from None
+    return [Part(name, value.encode("utf-8")) for name, value in pairs]
 
 
 def inference_type(query: Mapping[str, str]) -> str:
@@ -146,10 +168,7 @@ def kind_of(fields: Mapping[str, Any]) -> str:
 def _object(body: Body) -> Dict[str, Any]:
     if not len(body):
         raise InvalidRequest("the body is empty")
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+    document = json_text.load(body)
     if not isinstance(document, dict):
         raise InvalidRequest(f"the body must be a JSON object, not {json_type(document)}")
     return document
@@ -238,6 +257,8 @@ def _from_parts(parts: List[Part], override: str, text_columns: Collection[str])
     fields: Dict[str, Any] = {}
     files: List[Part] = []
     for part in parts:
+        if part.filename == "" and not part.data:
+            continue  # where a browser's form has a place for a file, and none was chosen
         if part.filename is not None or part.media_type.startswith(("image/", "application/pdf", "application/octet")):
             files.append(part)
         elif part.name in fields:
@@ -245,6 +266,8 @@ def _from_parts(parts: List[Part], override: str, text_columns: Collection[str])
         else:
             text = _text(part.data)
             fields[part.name] = _json_or_text(text) if part.name in ("data", "params", "parameters") else text
+    if not fields and not files:
+        raise InvalidRequest("the form has no file and no field: send a part called file")
     fields = _from_json(fields, override)
     found = Unified(fields, "multipart/form-data")
     if files:

@@ -38,6 +38,8 @@ _CODES = {
     **dict(zip(("UINT8", "UINT16", "UINT32", "UINT64"), "BHIQ")),
     **dict(zip(("FP16", "BF16", "FP32", "FP64"), "effd")),
 }
+#: As protobuf's JSON has them, for one.
+_FLOAT_WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 #: Up to so many elements are looked at one by one.
 _FEW = 64
 #: A float that JSON's parser made of a longer integer is exact only below this.
@@ -221,10 +223,14 @@ def _have_booleans(flat: List[Any], array: Array) -> bool:
 
 
 def _numbers(row: Datatype, flat: List[Any], name: str) -> List[Any]:
-    """As numbers what was not packed: null is NaN, a whole float an integer. Raises InvalidRequest for all else."""
+    """As numbers what was not packed: null and "NaN" are NaN, a whole float an integer. Raises InvalidRequest."""
     types = set(map(type, flat))
     if row.kind == "float" and types <= {float, int, type(None)}:
         return [math.nan if each is None else each for each in flat]
+    if row.kind == "float" and types <= {float, int, str, type(None)}:
+        words = [_FLOAT_WORDS.get(each, each) if isinstance(each, str) else each for each in flat]
+        if str not in set(map(type, words)):
+            return [math.nan if each is None else each for each in words]
     if row.kind == "int" and types <= {int, float}:
         owner = f"the input {name!r}"
         whole = [_whole(each, row, owner) for each in flat]

@@ -17,8 +17,7 @@ import json
 import re
 from typing import Any, Dict, Tuple
 
-import orjson
-
+from ...protocol import json_text
 from ...protocol.errors import MESSAGE_LIMIT, InvalidRequest, ModelError, ServingError, UnsupportedMediaType
 from ...protocol.messages import InferRequest
 from ...protocol.v2 import JSON_TYPE, check_members
@@ -76,26 +75,10 @@ class InvocationsDialect(Dialect):
 
 
 def load_json(body: Body) -> Dict[str, Any]:
-    """The JSON object of a body; NaN and infinities are read as Python writes them. Raises InvalidRequest."""
-    document = _load(body)
+    """The JSON object of a body. Raises InvalidRequest."""
+    document = json_text.load(body)
     if not isinstance(document, dict):
         raise InvalidRequest(f"the body must be a JSON object with exactly one of the fields {', '.join(FORMATS)}")
-    return document
-
-
-def _load(body: Body) -> Any:
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raw = bytes(body)
-        if b"NaN" not in raw and b"Infinity" not in raw:
-            raise InvalidRequest(f"the body is not valid JSON: {error}") from None
-        try:
-            document = json.loads(raw)
-            if b"\\u" in raw:
-                json.dumps(document, ensure_ascii=False).encode()  # halves of surrogate pairs are no text
-        except (ValueError, RecursionError):
-            raise InvalidRequest(f"the body is not valid JSON: {error}") from None
     return document
 
 
@@ -114,7 +97,7 @@ def dumps_predictions(result: Any, *, unwrapped: bool = False) -> bytes:
 def _from_body(model: ServedModel, body: Body) -> Tuple[Any, Dict[str, Any], bool]:
     """As `_from_json`; bodies of MLflow 1 too, where that is the model's own."""
     if mlflow1.is_mlflow1():
-        document, old = mlflow1.as_mlflow2(_load(body))
+        document, old = mlflow1.as_mlflow2(json_text.load(body))
         if not isinstance(document, dict):
             raise InvalidRequest("the body must be a JSON object, or a list of records")
     else:

@@ -21,7 +21,7 @@ from ..convert.compression import inflate
 from ..convert.kinds import is_json, unify
 from ..dialects.generate import text_of
 from ..dialects.infer import v2_document
-from ..dialects.legacy import is_legacy, legacy_answer
+from ..dialects.legacy import checked_status, is_legacy, legacy_answer
 from ..dialects.v2 import deadline_of
 from ..model.call import Answer, Body, Call, items_of, whole
 from ..model.failures import model_error, schema_complaint
@@ -200,10 +200,21 @@ class ServiceAdapter:
             answer = FORMS[call.kind].answer(call, call.asked, result)
         elif call.request is not None and not is_legacy(result):
             answer = v2_answer(self.inner, call, result)
+        elif (
+            call.request is not None and call.request.wants_binary(None) and checked_status(result["statusCode"]) < 400
+        ):
+            # gRPC, and clients of binary tensors, know no other form of success than outputs.
+            rest = {name: value for name, value in result.items() if name != "statusCode"}
+            answer = v2_answer(self.inner, call, rest.get("data", rest))
         else:
             answer = legacy_answer(result)
         answer.compress(call.accept_encoding)
         return answer
+
+
+def _is_success_for_tensors(request: V2Request, result: Dict[str, Any]) -> bool:
+    """A success in our own form, for a client of binary tensors or gRPC, who know no other form of it than outputs."""
+    return request.wants_binary(None) and checked_status(result["statusCode"]) < 400
 
 
 def adapt(service: ModelhubModelService, spec: WorkerSpec) -> ServiceAdapter:

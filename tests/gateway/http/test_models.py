@@ -74,7 +74,8 @@ def test_v1(shared_gateway: Gateway) -> None:
     for path, body, status in (
         ("/v1/models/iris:predict", {"instances": 1}, 400),
         ("/v1/models/irs:predict", {"instances": [1]}, 404),
-        ("/v1/models/iris:explain", {}, 405),
+        ("/v1/models/iris:explain", {}, 501),
+        ("/v1/models/irs:explain", {}, 404),
     ):
         answer = shared_gateway.post(path, body)
         assert (answer.status, list(answer.json())) == (status, ["error"])

@@ -22,6 +22,8 @@ from modelhub.serving import (
     NotReady,
     TextModelService,
 )
+from modelhub.serving.gateway.grpc.codec import to_response, to_wire
+from modelhub.serving.gateway.grpc.generated import open_inference_pb2 as pb
 from modelhub.serving.protocol.messages import InferRequest
 from modelhub.serving.workers.loop.batching import Batching
 from modelhub.serving.workers.loop.runner import Held, Runner
@@ -257,3 +259,33 @@ def test_the_log_shows_the_users_code_first(capsys: pytest.CaptureFixture[str]) 
     first, where, *_ = capsys.readouterr().err.splitlines()
     assert first.startswith("Traceback")
     assert Path(__file__).name in where
+
+
+@pytest.mark.parametrize(
+    ("said", "outputs"),
+    [
+        ({"statusCode": 200, "data": [1.5, 2.5]}, {"output-0": ("FP64", [1.5, 2.5])}),
+        ({"statusCode": 201, "data": {"label": ["a"], "p": [0.5]}}, {"label": ("BYTES", [b"a"]), "p": ("FP64", [0.5])}),
+        ({"statusCode": 200, "label": ["a"]}, {"label": ("BYTES", [b"a"])}),
+        ({"statusCode": 200, "data": None}, {"output-0": ("BYTES", [b""])}),
+    ],
+)
+def test_success_in_our_own_form_is_outputs_over_grpc(said: Any, outputs: dict[str, Any]) -> None:
+    """And for clients of binary tensors; a failure keeps its status, and JSON clients get it as it is."""
+
+    class Says(ModelhubModelService):
+        def predict(self, request: Any) -> Any:
+            return said
+
+    adapter = served(Says("m", "uri"))
+    request = pb.ModelInferRequest(model_name="m")
+    request.inputs.add(name="x", datatype="FP32", shape=[1]).contents.fp32_contents.append(1)
+    body, json_size = to_wire(request)
+    call = adapter.decode(InferRequest(id=1, json_size=json_size), body)
+    answer = adapter.encode(call, adapter.predict(call))
+    assert not answer.status
+    response = to_response(answer.body, answer.json_size, raw=True)
+    _, found = parse(bytes(answer.body), answer.json_size)
+    assert {name: (each.datatype, each.data) for name, each in found.items()} == outputs
+    assert [each.name for each in response.outputs] == list(outputs)
+    assert ask(adapter, {"inputs": [tensor("x", "FP32", [1], [1])]})[1] == said
