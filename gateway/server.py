@@ -48,7 +48,7 @@ from .system import hangup, heap
 from .system.container import PodMemory
 from .system.orphans import reap_orphans
 from .system.runtime_dir import RuntimeDir
-from .telemetry import tracing
+from .telemetry import stderr, tracing
 from .telemetry.counters import Counters
 from .telemetry.display import Display
 from .telemetry.log import configure
@@ -72,16 +72,17 @@ def run(
 
     `read_again` reads the configuration anew, for a reload; `script`: whose services these are, if any.
     """
-    display = Display()
-    configure(settings.server.log.level, settings.server.log.format, display.stream)
-    for warning in warnings:
-        log.warning("%s", warning)
-    forbid_dumps()
-    _raise_descriptor_limit()
-    try:
-        return int(uvloop.run(_serve(settings, read_again, script, display)))
-    finally:
-        display.close()
+    with stderr.opened() as out:
+        display = Display(out)
+        configure(settings.server.log.level, settings.server.log.format, display.stream)
+        for warning in warnings:
+            log.warning("%s", warning)
+        forbid_dumps()
+        _raise_descriptor_limit()
+        try:
+            return int(uvloop.run(_serve(settings, read_again, script, display)))
+        finally:
+            display.close()
 
 
 def _raise_descriptor_limit() -> None:

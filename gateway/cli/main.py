@@ -29,6 +29,10 @@ _EPILOG = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 for a failure, 2 for a mistake of the user, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        from ..telemetry.stderr import ensure_streams
+
+        ensure_streams()
     try:
         rest, flags = split_settings(arguments)
         parser = _parser(rest)

@@ -121,6 +121,8 @@ class GatewaySample:
     builds: dict[str, tuple[int, float]]
     #: (model, result) -> changes of the version that serves
     rolls: dict[tuple[str, str], int]
+    #: lines of the log
+    log_dropped: int
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,11 @@ class Scrape(Collector):
         )
         for (model, result), count in sorted(sample.rolls.items()):
             rolls.add_metric([model, result], count)
-        yield from (build, errors, grpc_errors, lag, builds, spent, rolls)
+        dropped = CounterMetricFamily(
+            "modelhub_log_lines_dropped", "Lines of the log that standard error was read too slowly for."
+        )
+        dropped.add_metric([], sample.log_dropped)
+        yield from (build, errors, grpc_errors, lag, builds, spent, rolls, dropped)
 
     def _requests(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(

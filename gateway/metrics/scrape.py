@@ -17,6 +17,7 @@ from ..models.states import ModelState
 from ..models.version import ModelVersion
 from ..places.place import Starter
 from ..system.turns import in_turns
+from ..telemetry import stderr
 from ..telemetry.counters import Counters
 from .families import GatewaySample, Scrape, sample_group, sample_version
 from .of_models import OwnMetrics
@@ -73,6 +74,7 @@ class Metrics:
                 counters.lag.copy(),
                 dict(counters.builds),
                 dict(counters.rolls),
+                stderr.dropped(),
             ),
             versions=samples,
             groups=[sample_group(group) for group in groups.values()],

@@ -46,8 +46,8 @@ class Display:
     `stream`, so that they and what is live do not mix.
     """
 
-    def __init__(self, out: TextIO | None = None, say: Say | None = None) -> None:
-        self._out = out or sys.stderr
+    def __init__(self, out: TextIO | io.TextIOBase | None = None, say: Say | None = None) -> None:
+        self._out = cast("TextIO", out or sys.stderr)
         self._terminal = self._out.isatty()
         self._downloads: list[_Download] = []
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
