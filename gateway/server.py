@@ -33,6 +33,7 @@ from .models.announcer import Announcer
 from .models.catalog import Catalog
 from .models.folder_watch import FolderWatch
 from .models.follow import Follower
+from .models.freshness import Freshness
 from .models.preparation import Preparation
 from .models.registry import Registry
 from .models.resources import Resources
@@ -108,7 +109,7 @@ async def _serve(
         budget = Budget(server.max_body, await asyncio.to_thread(max_buffered, server))
         doors = Doors(
             Inference(registry, budget),
-            Descriptions(registry, parts.fetcher),
+            Descriptions(registry, parts.artifacts),
             Metrics(parts.counters, budget, parts.starters),
             parts.counters,
             lambda guard, is_open: Control(catalog, follower, guard, is_open=is_open),
@@ -118,6 +119,7 @@ async def _serve(
         heap.settle()
         watchers = [
             asyncio.create_task(follower.run(), name="follow"),
+            asyncio.create_task(Freshness(catalog, parts.fetcher).run(), name="ask again"),
             asyncio.create_task(FolderWatch(catalog).run(), name="folders"),
             asyncio.create_task(_each_second(catalog, registry, book, parts.meeting), name="each second"),
             asyncio.create_task(_reload_on_hangup(catalog), name="reload"),
@@ -188,6 +190,7 @@ class Parts(NamedTuple):
 
     resources: Resources
     fetcher: Fetcher
+    artifacts: ArtifactStore
     counters: Counters
     #: The processes that start workers and run now.
     starters: Callable[[], list[Starter]]
@@ -236,7 +239,7 @@ async def _parts(settings: Settings, script: Script | None, display: Display) ->
             script_place=place(ScriptServer(script.environment, script.descriptor)) if script is not None else None,
         )
         resources = Resources(channel, counters, preparation.prepare)
-        yield Parts(resources, fetcher, counters, lambda: list(local.starters()), meeting)
+        yield Parts(resources, fetcher, artifacts, counters, lambda: list(local.starters()), meeting)
 
 
 async def _each_second(catalog: Catalog, registry: Registry, book: Sizes, meeting: MeetingPlace) -> None:

@@ -1,11 +1,13 @@
 """Downloaded models on disk, in a cache that gateways and scripts share.
 
     <root>/<key>/           one model's files, which nobody changes; key = hash of its source
-    <root>/.index/<key>     its lock and record (JSON: source, version, bytes); its time = last use
+    <root>/.index/<key>     its lock and record (JSON: source, version, bytes, digest); its time = last use
     <root>/.part/<key>      a download under way, renamed when it is whole
+    <root>/.part/<key>.anew one of what is there already, with a lock of its own: it takes the place of what is there
 
 A record is locked exclusively while its model is downloaded or deleted, and shared while the model is in use: one
-process downloads, the others wait, and nobody deletes what another one uses. Blocking, as all work with a disk.
+process downloads, the others wait, and nobody deletes what another one uses. Whoever puts a download in the place of
+what others read shares the lock with them. Blocking, as all work with a disk.
 """
 
 from __future__ import annotations
@@ -17,9 +19,14 @@ import shutil
 from contextlib import suppress
 from typing import Callable, List, Mapping, Optional, Set, Tuple
 
+from .digest import digest_of
 from .errors import LoadError
 from .locks import open_lock, try_lock
 from .signature import MLMODEL
+
+#: What a download, and what one has replaced, is called after `part`.
+_OLD = ".old"
+_LEFTOVERS = (".part", _OLD)
 
 
 def default_state_dir(environ: Mapping[str, str]) -> str:
@@ -42,19 +49,32 @@ class ModelCache:
         return os.path.join(self.root, key)
 
     def part(self, key: str) -> str:
-        """Where to download to; `publish` puts it in its place."""
+        """Where to download to; `publish` puts it in its place, or `replace` where it is a `beside(key)`."""
         return os.path.join(self.root, ".part", key)
+
+    @staticmethod
+    def beside(key: str) -> str:
+        """A key to lock and to download to while the model of this key may be read; see `replace`."""
+        return f"{key}.anew"
 
     def is_whole(self, key: str) -> bool:
         return os.path.isfile(os.path.join(self.path(key), MLMODEL))
 
     def hold(self, key: str) -> Optional[int]:
         """A shared lock on a model that is there and whole; None if it is not, or is being written or deleted."""
-        if not self.is_whole(key):
+        lock = self.share(key) if self.is_whole(key) else None
+        if lock is None:
             return None
-        lock = self.open(key)
-        if try_lock(lock, shared=True) and self.is_whole(key):
+        if self.is_whole(key):
             os.utime(lock)
+            return lock
+        os.close(lock)
+        return None
+
+    def share(self, key: str) -> Optional[int]:
+        """A shared lock on a model, be it there or not; None while it is being written or deleted."""
+        lock = self.open(key)
+        if try_lock(lock, shared=True):
             return lock
         os.close(lock)
         return None
@@ -77,26 +97,56 @@ class ModelCache:
             reason = error.strerror or error
             raise LoadError(f"{self._setting} is not usable: {record}: {reason}") from None
 
-    def clear(self, key: str) -> None:
-        """Delete a model and what is left of a download. The MLmodel goes first: nobody takes half a model for whole.
+    def is_unchanged(self, key: str) -> bool:
+        """Whether its files are as they were fetched, as far as anybody knows. Reads them all."""
+        try:
+            with open(os.path.join(self.root, ".index", key), "rb") as file:
+                wanted = json.load(file)["digest"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return True
+        try:
+            return bool(digest_of(self.path(key)) == wanted)
+        except OSError:
+            return False
 
-        The caller has the exclusive lock.
+    def clear(self, key: str) -> None:
+        """Delete a model and what is left of a download. The caller has the exclusive lock."""
+        _delete(self.path(key))
+        self.clear_part(key)
+
+    def clear_part(self, key: str) -> None:
+        """Delete what is left of a download: whole, or still under way (workers/fetch/mlflow.py), or what it replaced.
+
+        The caller has the exclusive lock on this key.
         """
-        _set_writable(self.path(key), True)
-        with suppress(FileNotFoundError):
-            os.unlink(os.path.join(self.path(key), MLMODEL))
-        shutil.rmtree(self.path(key), ignore_errors=True)
-        self._clear_part(key)
+        for leftover in (self.part(key), *(self.part(key) + ending for ending in _LEFTOVERS)):
+            _delete(leftover)
         os.makedirs(os.path.join(self.root, ".part"), exist_ok=True)
 
     def publish(self, key: str, lock: int, source: str, version: str) -> None:
         """What was downloaded becomes the model, read-only; `lock` is its exclusive lock."""
-        part = self.part(key)
-        record = json.dumps({"source": source, "version": version, "bytes": _size(part)})
+        self._publish(self.part(key), key, lock, source, version)
+
+    def replace(self, key: str, lock: int, source: str, version: str) -> None:
+        """What was downloaded to `beside(key)` takes the place of the model.
+
+        Whoever has files of the old one open, or mapped, keeps them. `lock` is a shared one on the model; the caller
+        has the exclusive one on `beside(key)`, too.
+        """
+        self._publish(self.part(self.beside(key)), key, lock, source, version)
+
+    def _publish(self, part: str, key: str, lock: int, source: str, version: str) -> None:
+        facts = {"source": source, "version": version, "bytes": _size(part), "digest": digest_of(part)}
+        target, old = self.path(key), part + _OLD
+        _set_writable(part, False, but=part)  # many read it: none of them changes it for the others
         os.ftruncate(lock, 0)
-        os.pwrite(lock, record.encode(), 0)
-        os.rename(part, self.path(key))
-        _set_writable(self.path(key), False)  # many read it: none of them changes it for the others
+        os.pwrite(lock, json.dumps(facts).encode(), 0)
+        if os.path.isdir(target):
+            os.chmod(target, 0o700)  # or it could not be renamed
+            os.rename(target, old)
+        os.rename(part, target)
+        os.chmod(target, os.stat(target).st_mode & 0o7555)
+        _delete(old)
 
     def prune(self, limit: int, log: Callable[[str], None]) -> int:
         """Delete the least recently used models until they take `limit` bytes; the bytes that freed."""
@@ -124,17 +174,14 @@ class ModelCache:
     def _sweep(self) -> None:
         """Delete what downloads that were broken off have left, of models that nobody downloads now."""
         parts = os.path.join(self.root, ".part")
-        left: Set[str] = {os.path.splitext(name)[0] for name in os.listdir(parts)} if os.path.isdir(parts) else set()
+        left: Set[str] = {_key_of_part(name) for name in os.listdir(parts)} if os.path.isdir(parts) else set()
         for key in left:
             lock = self.lock(key)
             if lock is not None:
-                self._clear_part(key)
-                os.close(lock)
-
-    def _clear_part(self, key: str) -> None:
-        """Delete what is left of a download: whole, or still under way (workers/fetch/mlflow.py)."""
-        for leftover in (self.part(key), self.part(key) + ".part"):
-            shutil.rmtree(leftover, ignore_errors=True)
+                try:
+                    self.clear_part(key)
+                finally:
+                    os.close(lock)
 
     def _last_use_and_size(self, key: str) -> Tuple[float, int]:
         record = os.path.join(self.root, ".index", key)
@@ -145,11 +192,27 @@ class ModelCache:
             return 0.0, _size(self.path(key))
 
 
-def _set_writable(folder: str, writable: bool) -> None:
-    """Files and folders of a model; links are left alone, and so is what belongs to somebody else."""
+def _key_of_part(name: str) -> str:
+    """The key of what is left of a download."""
+    for ending in _LEFTOVERS:
+        if name.endswith(ending):
+            return name[: -len(ending)]
+    return name
+
+
+def _delete(folder: str) -> None:
+    """Delete a model. The MLmodel goes first: nobody takes half a model for whole."""
+    _set_writable(folder, True)
+    with suppress(FileNotFoundError):
+        os.unlink(os.path.join(folder, MLMODEL))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _set_writable(folder: str, writable: bool, but: str = "") -> None:
+    """Files and folders of a model; links are left alone, and so is what belongs to somebody else, and `but`."""
     for root, _, files in os.walk(folder):
         for path in (root, *(os.path.join(root, name) for name in files)):
-            if not os.path.islink(path):
+            if not os.path.islink(path) and path != but:
                 mode = os.stat(path).st_mode & 0o7777
                 with suppress(PermissionError):
                     os.chmod(path, mode | 0o200 if writable else mode & ~0o222)

@@ -30,6 +30,7 @@ from ...protocol.messages import (
     SearchRequest,
 )
 from ..system.single_flight import Progress, SingleFlight
+from .reach import answers, registry_of
 
 COMMAND = (sys.executable, "-m", "modelhub.serving.workers.fetch.process")
 
@@ -80,6 +81,19 @@ class Fetcher:
         self._idle: asyncio.TimerHandle | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
+
+    @property
+    def registry(self) -> str:
+        """Names where it looks models up."""
+        return registry_of(self._variables)
+
+    async def registry_answers(self, seconds: float) -> bool:
+        """Whether anybody is there, however long it may take to answer a question."""
+        return await answers(self._variables, seconds)
+
+    @property
+    def _variables(self) -> Mapping[str, str]:
+        return os.environ if self._environment is None else self._environment
 
     @property
     def pid(self) -> int | None:
@@ -144,7 +158,7 @@ class Fetcher:
                 raise LoadError("the gateway is stopping: no model is fetched any more")
             if self._process is None or not self._process.alive:
                 self._end_process()
-                environment = dict(os.environ if self._environment is None else self._environment)
+                environment = dict(self._variables)
                 environment["PYTHONUNBUFFERED"] = "1"
                 self._process = await _Process.start(self._command, environment, self._log)
             return self._process

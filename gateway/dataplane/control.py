@@ -56,7 +56,8 @@ class Operator:
         self._guard = guard
 
     async def load(self, name: str, version: str | None, parameters: dict[str, Any]) -> None:
-        """`parameters.config`: JSON text of keys that override the model's entry. Raises leaves of ServingError."""
+        """`parameters.config`: JSON text of keys that override the model's entry; `parameters.fetch`: whether its files
+        are fetched also where they are in the cache. Raises leaves of ServingError."""
         config = parameters.get("config")
         if config is not None:
             try:
@@ -66,7 +67,10 @@ class Operator:
             if not isinstance(config, dict):
                 raise InvalidRequest("parameters.config must be the text of a JSON object with keys of a model's entry")
             self._guard.check_overrides(config)
-        await self._catalog.load(name, version, config)
+        anew = parameters.get("fetch", False)
+        if not isinstance(anew, bool):
+            raise InvalidRequest("parameters.fetch must be true (its files are fetched again) or false")
+        await self._catalog.load(name, version, config, anew=anew)
 
     async def unload(self, name: str, version: str | None) -> None:
         await self._catalog.unload(name, version)

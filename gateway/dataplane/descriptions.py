@@ -28,7 +28,7 @@ SCHEDULE_POLICY = "schedule_policy"
 
 
 class MetadataSource(Protocol):
-    """Who reads a remote model's MLmodel: the fetcher."""
+    """Who reads a remote model's MLmodel: the cache, or the fetcher."""
 
     async def metadata(self, uri: str) -> str: ...
 
@@ -139,6 +139,7 @@ def status_row(version: ModelVersion) -> dict[str, Any]:
         "state": state.value,
         "phase_s": round(seconds, 3),
         "reason": reason,
+        "stale": version.stale,
         "uri": version.uri,
         "group": version.group.name if version.group is not None else None,
         "environment": version.environment,

@@ -41,6 +41,7 @@ class VersionSample:
     labels: tuple[str, str]
     state: ModelState
     ready: bool
+    stale: bool
     queued: int
     queue_limit: int
     in_flight: int
@@ -67,6 +68,7 @@ def sample_version(version: ModelVersion) -> VersionSample:
         labels=(version.name, version.version),
         state=version.report()[0],
         ready=version.ready,
+        stale=bool(version.stale),
         queued=version.queued,
         queue_limit=version.entry.limits.queue,
         in_flight=version.in_flight,
@@ -226,6 +228,11 @@ class Scrape(Collector):
     def _states(self) -> Iterator[Metric]:
         state = GaugeMetricFamily("modelhub_model_state", "1 for the state that it is in.", labels=[*_MODEL, "state"])
         ready = GaugeMetricFamily("modelhub_model_ready", "1 when the model says that it is ready.", labels=_MODEL)
+        stale = GaugeMetricFamily(
+            "modelhub_model_stale",
+            "1 while it is what its URI meant last: the registry could not be asked what it means now.",
+            labels=_MODEL,
+        )
         changes = CounterMetricFamily(
             "modelhub_state_changes", "Times that a state was entered.", labels=[*_MODEL, "state"]
         )
@@ -239,6 +246,7 @@ class Scrape(Collector):
             for each in ModelState:
                 state.add_metric([*sample.labels, each.value], each is sample.state)
             ready.add_metric(sample.labels, sample.ready)
+            stale.add_metric(sample.labels, sample.stale)
             for entered, count in sample.changes.items():
                 changes.add_metric([*sample.labels, entered], count)
             usual = dict.fromkeys(_USUAL_ENDS, 0) if sample.changes else {}
@@ -246,7 +254,7 @@ class Scrape(Collector):
                 restarts.add_metric([*sample.labels, reason], count)
             for phase, seconds in sample.loads.items():
                 loads.add_metric([*sample.labels, phase.lower()], seconds)
-        yield from (state, ready, changes, restarts, loads)
+        yield from (state, ready, stale, changes, restarts, loads)
 
     def _groups(self) -> Iterator[Metric]:
         budget = GaugeMetricFamily("modelhub_group_memory_budget_bytes", "What its models may use.", labels=_GROUP)

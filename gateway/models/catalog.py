@@ -187,10 +187,15 @@ class Catalog:
 
         self._beside(leave(), f"leave {version.label}")
 
-    def roll(self, slot: Slot, entry: ModelSettings, group: Group | None, why: str) -> None:
-        """Bring a new version of an entry beside the old one, and swap when it is READY; else the old one stays."""
+    def roll(self, slot: Slot, entry: ModelSettings, group: Group | None, why: str, *, anew: bool = False) -> None:
+        """Bring a new version of an entry beside the old one, and swap when it is READY; else the old one stays.
+
+        `anew`: its files are fetched again.
+        """
         self.cancel_roll(slot, "superseded")
         candidate = self._make(entry, group)
+        if anew:
+            candidate.fetch_anew()
         slot.roll = Roll(slot.version, candidate, why, self._resources.counters, lambda: self._swapped(slot, candidate))
         slot.roll.begin()
 
@@ -213,8 +218,8 @@ class Catalog:
 
     # ---- operators ------------------------------------------------------------------------------
 
-    async def load(self, name: str, version: str | None, config: dict[str, Any] | None) -> None:
-        """Load a model and wait for it; `config`: keys that override its entry's.
+    async def load(self, name: str, version: str | None, config: dict[str, Any] | None, *, anew: bool = False) -> None:
+        """Load a model and wait for it; `config`: keys that override its entry's; `anew`: fetch its files again.
 
         Raises NotFound, NotReady and InvalidRequest.
         """
@@ -222,12 +227,12 @@ class Catalog:
         slot = self._slot(target)
         target.want_again()
         overridden = False
-        if config:
-            entry = _overridden(slot.entry, config)
-            if entry != slot.version.entry:
-                self.roll(slot, entry, slot.version.group, "its load overrides the configuration")
-                target, overridden = slot.candidate or slot.version, True
-        loading = target.load_again()
+        entry = _overridden(slot.entry, config) if config else slot.version.entry
+        if entry != slot.version.entry or (anew and slot.version.state is ModelState.READY):
+            why = "its load overrides the configuration" if config else "its files are fetched anew"
+            self.roll(slot, entry, slot.version.group, why, anew=anew)
+            target, overridden = slot.candidate or slot.version, True
+        loading = target.load_again(anew=anew)
         await asyncio.wait({loading})
         if target.state is not ModelState.READY:
             why = "it was unloaded" if loading.cancelled() else f"it is {target.state.value}: {target.reason}"

@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from ...config.settings import ModelSettings
-from ...protocol.errors import NotReady, ServingError
+from ...protocol.errors import LoadError, NotReady, ServingError
 from ..dispatch.dispatcher import Dispatcher
 from ..system.timeouts import timeout
 from .group import Group, Member, NoRoom
+from .preparation import Prepared
 from .replicas import Replicas
 from .resources import Resources
 from .states import Life, ModelState, Role, Wish
@@ -41,6 +42,10 @@ class Loading:
         self.unasked = False
         #: Names the content on disk; "" until it is known.
         self.source = ""
+        #: Why the registry could not be asked which version its URI means; "": it was, or need not be.
+        self.stale = ""
+        #: The next load fetches its files, also where they are here.
+        self.anew = False
         self.environment = ""
         self.python = ""
         self._entry = entry
@@ -123,14 +128,42 @@ class Loading:
             self._fail(f"{type(error).__name__}: {error}")
 
     async def _bring_up(self) -> None:
-        """From PREPARING to READY. Raises leaves of ServingError."""
+        """From PREPARING to READY; once more where its files have changed on disk. Raises leaves of ServingError."""
+        files = await self._prepared()
+        try:
+            return await self._start(files)
+        except NotReady:
+            raise
+        except ServingError as error:
+            artifact = files.artifact
+            if artifact is None:
+                raise
+            await self._replicas.stop()
+            try:
+                if not await artifact.mend():
+                    raise
+            except ServingError as second:
+                if second is error:
+                    raise
+                raise LoadError(f"{error.message}; its files have changed on disk, and {second.message}") from None
+        await self._start(await self._prepared())
+
+    async def _prepared(self) -> Prepared:
         await self._replicas.stop()
-        prepared = await self._resources.prepare(self._entry, self._life.version)
+        anew, self.anew = self.anew, False
+        prepared = await self._resources.prepare(self._entry, self._life.version, anew=anew)
         self._replicas.hold(prepared.artifact)
+        return prepared
+
+    async def _start(self, prepared: Prepared) -> None:
         self.source = prepared.source
+        self.stale = prepared.artifact.stale if prepared.artifact is not None else ""
         self.environment, self.python = prepared.plan.environment.label, prepared.plan.environment.python_version
         self._life.resolved(prepared.version)
         self._dispatcher.label = self._life.label
+        if self.stale:
+            what = f"{self._entry.uri} is served as it was known last, and asked for again"
+            self._life.log.warning("%s: %s: %s", self._life.label, what, self.stale)
         async with self._admitted():
             await self._replicas.start(prepared.plan, self._entry.replicas)
 

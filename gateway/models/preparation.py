@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...config.settings import ModelSettings
+from ...protocol.errors import NotReady, ServingError
 from ...protocol.messages import FORK, SPAWN
 from ...protocol.worker_spec import WorkerSpec
 from ..artifacts.mlmodel import read_mlmodel
@@ -59,16 +60,27 @@ class Preparation:
         self._script = script
         self._script_place = script_place
 
-    async def prepare(self, entry: ModelSettings, version: str) -> Prepared:
+    async def prepare(self, entry: ModelSettings, version: str, *, anew: bool = False) -> Prepared:
         """Bring a model to disk and make its environment. `version` is "" while only the registry knows it.
 
-        Raises leaves of ServingError.
+        `anew`: its files are fetched also where they are here. Raises leaves of ServingError.
         """
         if self._script is not None and self._script_place is not None and entry.name in self._script.services:
             return await self._service_of_script(entry, version, self._script, self._script_place)
         if not entry.uri:
             return await self._own_loader(entry, version)
-        artifact = await self._fetched(entry, version)
+        artifact = await self._fetched(entry, version, anew=anew)
+        try:
+            return await self._of_files(entry, version, artifact)
+        except NotReady:
+            raise
+        except ServingError:  # its files make no sense: perhaps they are not what was fetched any more
+            if not await artifact.mend():
+                raise
+        return await self._of_files(entry, version, await self._fetched(entry, version))
+
+    async def _of_files(self, entry: ModelSettings, version: str, artifact: Artifact) -> Prepared:
+        """What its files ask for. They are let go where that fails."""
         try:
             version = version or artifact.version or "1"
             mlmodel = await asyncio.to_thread(read_mlmodel, artifact.path)
@@ -111,12 +123,12 @@ class Preparation:
         order = WorkerOrder(spec, files, script.environment, start, env_names=script.env_names)
         return Prepared(_plan(place, entry, order, reason), fetched, source, version)
 
-    async def _fetched(self, entry: ModelSettings, version: str) -> Artifact:
+    async def _fetched(self, entry: ModelSettings, version: str, *, anew: bool = False) -> Artifact:
         """The files of a model, held for the caller; a download is shown."""
         label = f"{entry.name}/{version}" if version else entry.name
         fields = {"model": entry.name, "version": version} if version else {"model": entry.name}
         with self._display.download(label, **fields) as progress:
-            return await self._artifacts.ensure(entry.uri, progress)
+            return await self._artifacts.ensure(entry.uri, progress, anew=anew)
 
     def _spec(self, entry: ModelSettings, version: str) -> WorkerSpec:
         """What every worker of this version is told; a replica and its place fill in what is their own."""

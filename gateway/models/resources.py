@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from ...config.settings import ModelSettings
 from ..dispatch.channel import Channel
@@ -16,6 +17,12 @@ from .preparation import Prepared
 SLOT_SECONDS = 10.0
 
 
+class Prepare(Protocol):
+    """Brings an entry's files and environment here; `version` "": any; `anew`: also files that are here."""
+
+    async def __call__(self, entry: ModelSettings, version: str, *, anew: bool = False) -> Prepared: ...
+
+
 class Resources:
     """Lives as long as the gateway's event loop."""
 
@@ -23,9 +30,8 @@ class Resources:
         self,
         channel: Channel,
         counters: Counters,
-        prepare: Callable[[ModelSettings, str], Awaitable[Prepared]],
+        prepare: Prepare,
     ) -> None:
-        """`prepare`: brings an entry's files and environment here; its second argument is the version, "": any."""
         self.channel = channel
         self.counters = counters
         self.prepare = prepare

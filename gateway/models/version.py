@@ -127,6 +127,15 @@ class ModelVersion:
         return self._loading.source
 
     @property
+    def stale(self) -> str:
+        """Why the registry could not be asked what its URI means: it is what it was known as last. "": it was asked."""
+        return self._loading.stale
+
+    def confirm(self) -> None:
+        """The registry has said what its URI means."""
+        self._loading.stale = ""
+
+    @property
     def environment(self) -> str:
         return self._loading.environment
 
@@ -246,9 +255,15 @@ class ModelVersion:
         self._loading.unasked = True
         return self._loading.load()
 
-    def load_again(self) -> asyncio.Task[None]:
-        """Load it because an operator says so, also where one had unloaded it."""
+    def fetch_anew(self) -> None:
+        """Its next load fetches its files, also where they are here."""
+        self._loading.anew = True
+
+    def load_again(self, *, anew: bool = False) -> asyncio.Task[None]:
+        """Load it because an operator says so, also where one had unloaded it; `anew`: see `fetch_anew`."""
         self.want_again()
+        if anew:
+            self.fetch_anew()
         self._loading.unasked = False
         return self._loading.load()
 

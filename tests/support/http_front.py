@@ -61,7 +61,7 @@ class Model:
         self.uri, self.group = "./iris", None
         self.state = ModelState.READY
         self.serves, self.successor = True, None
-        self.reason = ""
+        self.reason = self.stale = ""
         self.timeout = 30.0
         self.phase_seconds = 2.14
         self.wants_headers = self.streams = False

@@ -211,6 +211,8 @@ async def test_a_state_directory_that_cannot_be_written(fetcher: Fetcher, logged
 class Source:
     """A fetcher of one small model, `models:/x/<anything>`."""
 
+    registry = "here"
+
     async def resolve(self, uri: str) -> Resolved:
         return Resolved(uri=uri, version="1", source=uri)
 

@@ -33,7 +33,7 @@ def resources() -> Any:
     return Resources(None, Counters(), never)  # type: ignore[arg-type]
 
 
-async def never(*_: Any) -> Any:
+async def never(*_: Any, **keys: Any) -> Any:
     await asyncio.Event().wait()
 
 
@@ -49,7 +49,7 @@ async def test_a_lazy_model_that_has_failed_is_tried_again_without_being_asked(
 ) -> None:
     """Or a pod that is not ready because of it would get no request that could have it loaded."""
 
-    async def fails(*_: Any) -> Any:
+    async def fails(*_: Any, **keys: Any) -> Any:
         raise LoadError("no registry")
 
     resources.prepare = fails
@@ -88,7 +88,7 @@ async def test_the_successor_of_what_waits_for_a_request_is_loaded_where_it_is_e
 async def test_what_an_eager_group_has_let_go_comes_back_by_a_request_whatever_is_reloaded_meanwhile(
     resources: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fails(*_: Any) -> Any:
+    async def fails(*_: Any, **keys: Any) -> Any:
         raise LoadError("it was tried")
 
     resources.prepare = fails

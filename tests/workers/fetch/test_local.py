@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from modelhub.serving.protocol.digest import digest_of
 from modelhub.serving.protocol.errors import ConfigError, LoadError
 from modelhub.serving.protocol.model_cache import ModelCache
 from modelhub.serving.workers import linux
@@ -69,7 +70,7 @@ def test_downloaded_once_read_only_and_kept_as_long_as_it_is_used(
     assert len(paths) == 4
     assert not [path for path in paths if stat.S_IMODE(path.stat().st_mode) & 0o222]
     record = json.loads((tmp_path / "artifacts" / ".index" / Path(found.path).name).read_text())
-    assert record == {"source": NAMED, "version": "7", "bytes": 17}
+    assert record == {"source": NAMED, "version": "7", "bytes": 17, "digest": digest_of(found.path)}
     assert cache.prune(0, str) == 0
     for lock in held:
         try:
