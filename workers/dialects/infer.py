@@ -70,19 +70,24 @@ def v2_document(request: InferRequest, body: Body, *, bare: bool = False) -> Any
     for name in [name for name, value in document.items() if value is None and name in KIND_OF_FIELD]:
         del document[name]
     if "inputs" in document:
-        if override not in ("", V2):
-            document.pop("inputs")
-        elif not LEGACY_FIELDS.isdisjoint(document) and not override:
-            seen = ", ".join(sorted(LEGACY_FIELDS & document.keys()))
-            raise InvalidRequest(
-                f"the request is ambiguous: it has the fields inputs, {seen}; send one of them, or say which with "
-                "?inference_type="
-            )
+        _settle(document, override)
     elif bare and LEGACY_FIELDS.isdisjoint(document) and not override:
         return document
     elif override == V2 or LEGACY_FIELDS.isdisjoint(document):
         raise _nothing_known(document, override)
     return document
+
+
+def _settle(document: Dict[str, Any], override: str) -> None:
+    """One with `inputs` stays a V2 request, unless the client says otherwise. Raises InvalidRequest."""
+    if override not in ("", V2):
+        document.pop("inputs")
+    elif not LEGACY_FIELDS.isdisjoint(document) and not override:
+        seen = ", ".join(sorted(LEGACY_FIELDS & document.keys()))
+        raise InvalidRequest(
+            f"the request is ambiguous: it has the fields inputs, {seen}; send one of them, or say which with "
+            "?inference_type="
+        )
 
 
 def _nothing_known(document: Dict[str, Any], override: str) -> InvalidRequest:

@@ -392,9 +392,6 @@ def test_what_has_no_json_is_the_models_mistake_and_named(value: Any) -> None:
             ask({"a": [value]})
 
 
-# ---- what cannot be sent -------------------------------------------------------------------------
-
-
 def test_an_answer_nested_too_deep_is_the_models_mistake() -> None:
     deep: Any = []
     for _ in range(2000):
