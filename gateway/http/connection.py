@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+import select
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from aiohttp import web
+from aiohttp.http import HttpVersion11
 from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, InvalidURLError, LineTooLong
 
 from ...protocol.errors import ServingError
@@ -36,6 +38,9 @@ TOO_MANY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: %d\r\nRetry-After: 1\r\n"
     b"Connection: close\r\n\r\n%s"
 ) % (len(_MESSAGE := b'{"error":"too many connections (server.max_connections): try again later"}'), _MESSAGE)
+#: Is somebody there? And seconds after which it is looked whether the client has refused it.
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
+_LOOKS = (0.02, 0.1, 0.5, 2.0, 5.0)
 #: Seconds that a new connection may take to send the head of its first request.
 FIRST_REQUEST = 60.0
 
@@ -129,6 +134,46 @@ class V2Protocol(web.RequestHandler):
             self._keepalive_handle.cancel()
         self._next_keepalive_close_time = self._loop.time() + FIRST_REQUEST
         self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more: its answer is still sent, where it has asked and is still there to read it.
+
+        True keeps the connection open. Whether the client has only ended its side, or is gone, shows when something is
+        sent: an interim answer, which every client of HTTP/1.1 passes over. What comes back is looked for a few times.
+        """
+        transport = self.transport
+        idle = self._waiter is not None and not self._waiter.done()
+        if transport is None or transport.get_extra_info("sslcontext") is not None or idle or not self._request_count:
+            return False
+        if not self._close:  # uvloop says it again when it reads on
+            self._loop.call_soon(self._half_closed, 3)
+        return True
+
+    def _half_closed(self, turns: int) -> None:
+        """Once aiohttp has made a request of what it has read, which takes it a turn or two of the loop."""
+        transport, request = self.transport, self._current_request
+        if transport is None or self._close:
+            return
+        if request is None and turns:
+            self._loop.call_soon(self._half_closed, turns - 1)
+        elif request is None or not request.content.is_eof():
+            transport.close()  # it had not sent all of it
+        else:
+            self.close()  # once this one is answered
+            if request.version == HttpVersion11 and not request.writer.output_size:
+                transport.write(INTERIM)
+                for seconds in _LOOKS:
+                    self._loop.call_later(seconds, self._leave_if_gone)
+
+    def _leave_if_gone(self) -> None:
+        """Ends the connection, and with it the request, where the client has refused what was sent."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        poll = select.poll()
+        poll.register(transport.get_extra_info("socket").fileno(), 0)
+        if poll.poll(0):
+            transport.abort()
 
     def handle_error(
         self,
