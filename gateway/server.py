@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import uvloop
 
+from .. import limits_set_here
 from ..config.settings import Settings
 from ..protocol.errors import ConfigError
 from ..workers.linux import forbid_dumps
@@ -221,7 +222,7 @@ async def _parts(settings: Settings, script: Script | None, display: Display) ->
             built=counters.environment_built,
         )
         stack.push_async_callback(environments.close)
-        environ = dict(os.environ)
+        environ = {name: value for name, value in os.environ.items() if name not in limits_set_here}
 
         def place(servers: Servers) -> LocalPlace:
             made = LocalPlace(runtime_dir, meeting.keep, environ, servers)

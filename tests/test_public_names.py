@@ -59,7 +59,13 @@ def test_services_limit_threads_unless_numpy_is_there() -> None:
     assert run(f"from modelhub.serving import ModelServer; {show}").stdout.strip() == "1"
     assert run(f"import numpy; from modelhub.serving import ModelServer; {show}").stdout.strip() == "None"
     assert run(f"from modelhub.serving import ModelServer; {show}", OMP_NUM_THREADS="3").stdout.strip() == "3"
-    assert run(f"from modelhub.serving import AsyncExecutor; {show}").stdout.strip() == "None"
+    for line in (
+        "import modelhub.serving",
+        "from modelhub.serving import AsyncExecutor",
+        "import modelhub.serving, numpy",
+    ):
+        assert run(f"{line}; {show}").stdout.strip() == "1"
+    assert run(f"import numpy, modelhub.serving; {show}").stdout.strip() == "None"
 
 
 def test_another_package_in_the_way_is_named(tmp_path: Path) -> None:

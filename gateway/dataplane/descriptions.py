@@ -55,7 +55,8 @@ class Descriptions:
         """V2 metadata: `{"name", "versions"?, "platform", "inputs", "outputs"}`. Raises NotFound and NotReady."""
         found = self.registry.find(name, version)
         metadata = await self.metadata(found)
-        versions = [each.version for each in self.registry.versions(found.name) if each.version]
+        # one that is being replaced by another of the same version is there twice for a while
+        versions = list(dict.fromkeys(each.version for each in self.registry.versions(found.name) if each.version))
         return {"name": found.name, **({"versions": versions} if versions else {}), **metadata}
 
     async def metadata(self, version: ModelVersion) -> dict[str, Any]:

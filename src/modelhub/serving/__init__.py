@@ -1,8 +1,8 @@
 """ModelHub Serving: many MLflow models behind one port, each in its own process and environment.
 
-Light to import: names are loaded when they are used. The names of services limit the numeric libraries
-of this process to one thread, unless they are imported already or the variables are set: a script that
-uses them becomes the parent of its workers, and a process with threads cannot be forked safely.
+Light to import: names are loaded when they are used. The import limits the numeric libraries of this
+process to one thread, unless they are imported already or the variables are set: a script becomes the
+parent of its workers, and a process with threads cannot be forked safely.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ __all__ = [
     "WorkerLost",
 ]
 
-_SERVICES: dict[str, str] = {
+_PLACES: dict[str, str] = {
+    "AsyncExecutor": ".workers.services.async_executor",
     "AutoModelPredictor": ".workers.services.base",
     "ImageModelService": ".workers.services.base",
     "ModelServer": ".workers.script.model_server",
@@ -102,11 +103,7 @@ _loaded_by_path = bool(globals().get("__loaded_by_path__"))
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in _SERVICES:
-        _limit_threads()
-        where = _SERVICES[name]
-    else:
-        where = ".workers.services.async_executor" if name == "AsyncExecutor" else ".protocol.errors"
+    where = _PLACES.get(name, ".protocol.errors")
     value = getattr(importlib.import_module(where, __name__), name)
     globals()[name] = value
     return value
@@ -116,10 +113,13 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def _limit_threads() -> None:
-    if "numpy" not in sys.modules and not _loaded_by_path:
-        for variable, value in _ONE_THREAD.items():
-            os.environ.setdefault(variable, value)
+def _limit_threads() -> frozenset[str]:
+    """Names of the variables that are set now and were not before."""
+    if "numpy" in sys.modules or _loaded_by_path:
+        return frozenset()
+    unset = _ONE_THREAD.keys() - os.environ.keys()
+    os.environ.update({variable: _ONE_THREAD[variable] for variable in unset})
+    return frozenset(unset)
 
 
 def _check_parent() -> None:
@@ -143,3 +143,6 @@ def _check_parent() -> None:
 
 if not _loaded_by_path:
     _check_parent()
+
+#: Variables of this process that nobody has set but the import: a gateway passes none of them on.
+limits_set_here = _limit_threads()

@@ -67,6 +67,11 @@ async def test_a_server_that_is_not_ready_says_why() -> None:
     assert (ready.status, ready.json()) == (503, {"name": "digits", "ready": False})
 
 
+async def test_a_version_that_another_of_its_number_replaces_is_told_once() -> None:
+    async with serving(Model("iris", "1"), Model("iris", "1"), Model("iris", "2")) as front:
+        assert (await front.get("/v2/models/iris")).json()["versions"] == ["1", "2"]
+
+
 async def test_metadata_of_models_and_versions() -> None:
     old, new, unresolved = Model(version="1"), Model(version="2"), Model("later", version="")
     new.known_metadata = {"platform": "mlflow_xgboost", "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}]}
