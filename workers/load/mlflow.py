@@ -20,6 +20,7 @@ from ...protocol.yaml_files import MAX_SIZE
 from ..dialects.table import DIALECTS
 from ..model.served import ServedModel
 from .advice import without_advice
+from .categories import restore_categories
 from .example import Example, read_example
 from .native import NATIVE, as_pyfunc, load_native
 from .traces import settle_tracing
@@ -65,7 +66,9 @@ def load_pyfunc(path: str) -> Any:
     settle_tracing()
     # The warnings compare requirements, which takes a second; the environment was built from them.
     with without_advice():
-        return mlflow.pyfunc.load_model(with_slashes(path, read_mlmodel(path)), suppress_warnings=True)
+        model = mlflow.pyfunc.load_model(with_slashes(path, read_mlmodel(path)), suppress_warnings=True)
+    restore_categories(model)
+    return model
 
 
 def served_from(model: Any, path: str, spec: WorkerSpec) -> ServedModel:
