@@ -17,7 +17,7 @@ COMPILE = $(UV) pip compile --universal --upgrade --no-header --no-annotate --no
 ARGS ?=
 ONCE ?=
 
-.PHONY: help install check test test-batches test-clients test-hardening test-pythons test-transformer demo demo-models bench proto constraints clean
+.PHONY: help install check test test-batches test-clients test-flavours test-hardening test-pythons test-transformer demo demo-models bench proto constraints clean
 
 help:  # the list that you are reading
 	@echo "usage: make TARGET"
@@ -33,7 +33,7 @@ check: $(INSTALLED)  ## lint, format, strict types, and which folder, room and f
 	@echo "==> import contracts";  $(BIN)/lint-imports --no-logo > $(VENV)/.imports 2>&1 || { cat $(VENV)/.imports; exit 1; }
 	@echo "==> import circles";    $(BIN)/python tests/support/imports.py
 
-test: $(INSTALLED) $(CLIENTS)  ## all tests, with real servers, workers and clients (ARGS="-k name" narrows them)
+test: $(INSTALLED) $(CLIENTS) .venvs/flavours/.installed  ## all tests, with real servers, workers and clients (ARGS="-k name" narrows them)
 	@echo "==> pytest"; $(BIN)/pytest --ignore=tests/pythons --ignore=tests/transformer --ignore=tests/hardening $(ARGS)
 
 test-clients: $(INSTALLED) $(CLIENTS)  ## only the unmodified clients: tritonclient, kserve, mlserver, perf_analyzer, schemathesis
@@ -47,6 +47,9 @@ test-hardening: $(INSTALLED) .venvs/hardening/.installed  ## the gateway against
 
 test-pythons: $(INSTALLED)  ## models from other Pythons and old MLflow versions, side by side
 	@echo "==> pytest tests/pythons"; $(BIN)/pytest tests/pythons $(ARGS)
+
+test-flavours: $(INSTALLED) .venvs/flavours/.installed  ## models of many flavours by every door, beside load_model(...).predict
+	@echo "==> pytest tests/flavours"; $(BIN)/pytest tests/flavours $(ARGS)
 
 test-transformer: $(INSTALLED) .venvs/transformer/.installed  ## a real transformer, text in and embedding out (2 GB)
 	@echo "==> pytest tests/transformer"; $(BIN)/pytest tests/transformer $(ARGS)
@@ -124,6 +127,13 @@ $(VENV)/.deploy-tools: tests/deploy/requirements.txt | $(INSTALLED)
 	@echo "==> tools that check deploy/: Helm, Kubernetes' schemas, Grafana's types, Prometheus"
 	@$(UV) pip install --quiet --python $(BIN)/python -r tests/deploy/requirements.txt
 	@tests/deploy/get-prometheus .venvs/prometheus > /dev/null
+	@touch $@
+
+.venvs/flavours/.installed: tests/flavours/requirements.txt constraints.txt | $(UV)
+	@echo "==> libraries of MLflow's flavours in .venvs/flavours (a minute)"
+	@test -x .venvs/flavours/bin/python || $(UV) venv --quiet --python $(BIN)/python .venvs/flavours
+	@$(UV) pip install --quiet --compile-bytecode --python .venvs/flavours/bin/python \
+	    -r tests/flavours/requirements.txt -c constraints.txt
 	@touch $@
 
 .venvs/transformer/.installed: tests/transformer/requirements.txt constraints.txt pyproject.toml | $(UV)
