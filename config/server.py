@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from ..protocol.model_cache import default_state_dir
 from .fields import NAME_PATTERN, AnyCase, FromShell, HostName, Listed, LocalPath, Name, NoBool, Section, VariableName
-from .quantities import Duration, PositiveSize, Size
+from .quantities import Duration, PositiveDuration, PositiveSize, Size
 
 ADMIN_PORT = 8081
 
@@ -110,6 +110,9 @@ class ServerSettings(Section):
 
     max_connections: Annotated[int, Field(ge=1, le=1_000_000), NoBool] = 10_000
     """HTTP connections at once; more, or more than the process may open files for, get 503 and are closed."""
+
+    write_timeout: PositiveDuration = 60.0
+    """Seconds that a client may read nothing of its answer; then its connection is closed."""
 
     readiness: Annotated[
         Literal["all", "any"] | tuple[Name, ...],

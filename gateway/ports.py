@@ -25,6 +25,7 @@ from .http.connection import make_runner
 from .metrics.scrape import Metrics
 from .security.guard import ControlGuard, guard_of
 from .security.tokens import leave_token
+from .system.descriptors import files_for_connections
 from .telemetry.counters import Counters
 
 log = logging.getLogger("modelhub.server")
@@ -59,8 +60,13 @@ async def listening(server: ServerSettings, doors: Doors) -> AsyncIterator[str]:
             return doors.control(guard, is_open)
 
         async def listen(app: web.Application, host: str, port: int, *, or_another: bool = False) -> str:
-            limit, count = server.max_connections, doors.counters.error
-            runner = make_runner(app, grace=server.shutdown_grace, max_connections=limit, count=count)
+            runner = make_runner(
+                app,
+                grace=server.shutdown_grace,
+                max_connections=most_connections(server),
+                count=doors.counters.error,
+                write_timeout=server.write_timeout,
+            )
             return await _listen(runner, host, port, stack, or_another=or_another)
 
         here = control(server.host, is_open=place == "same")
@@ -77,6 +83,11 @@ async def listening(server: ServerSettings, doors: Doors) -> AsyncIterator[str]:
         _leave_note(server, {**urls, "token_file": str(token_file or "")}, stack)
         _say_where(server, urls, token_file)
         yield url
+
+
+def most_connections(server: ServerSettings) -> int:
+    """Of HTTP, and as many of gRPC."""
+    return min(server.max_connections, files_for_connections(1 if server.grpc_port is None else 2))
 
 
 def _say_where(server: ServerSettings, urls: dict[str, str], token_file: Path | None) -> None:
@@ -158,5 +169,6 @@ async def _listen_grpc(
         return
     from .grpc.server import listening as listening_grpc
 
-    async with listening_grpc(server, inference, about, counters, control) as address:
+    most = most_connections(server)
+    async with listening_grpc(server, inference, about, counters, control, most) as address:
         yield address

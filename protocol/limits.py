@@ -14,6 +14,9 @@ MAX_FORK_MESSAGE = 1 << 18
 #: An argument that does nothing: the command line's length is the room for a process's title.
 TITLE_ROOM = "-" * 200
 
+#: Bytes of a stream that a worker sends before its client has taken them; then it waits.
+MAX_BEHIND = 16 << 20
+
 # ---- batches -------------------------------------------------------------------------------------
 
 #: Rows of a batch at most, unless the entry says otherwise.

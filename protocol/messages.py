@@ -62,6 +62,16 @@ class CancelRequest(Message):
 
 
 @dataclass
+class TakenRequest(Message):
+    """The client of this stream has taken so many bytes more."""
+
+    type: ClassVar[str] = "taken"
+
+    id: int
+    size: int
+
+
+@dataclass
 class StatsRequest(Message):
     type: ClassVar[str] = "stats"
 

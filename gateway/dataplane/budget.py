@@ -1,7 +1,7 @@
-"""How many bytes of requests' bodies the gateway holds at once, and how large one may be; one for all ports.
+"""How many bytes of requests' bodies and of answers the gateway holds at once, and how large one may be; for all ports.
 
-Small bodies are not counted: they are refused for no other's sake. Any other is, from before it is read until its
-request is answered: it is kept so long, because another worker may have to be asked.
+Small ones are not counted: they are refused for no other's sake. Any other body is, from before it is read until its
+request is answered: it is kept so long, because another worker may have to be asked. An answer is until it is written.
 """
 
 from __future__ import annotations
@@ -44,7 +44,13 @@ class Budget:
         try:
             yield share
         finally:
-            self.held -= share.size
+            share.release()
+
+    def take(self, size: int) -> Share:
+        """So many bytes of an answer are held until its `release`. Raises QueueFull."""
+        share = Share(self)
+        share.grow(size)
+        return share
 
     def too_large(self) -> TooLarge:
         """What a larger body is refused with."""
@@ -64,7 +70,8 @@ class Share:
         if size > SMALL and self._budget.held - self.size + size > self._budget.most:
             most = format_size(self._budget.most)
             raise QueueFull(
-                f"this server holds as many bytes of requests as it may, {most} (max_buffered): try again later",
+                f"this server holds as many bytes of requests and answers as it may, {most} (max_buffered): try again "
+                "later",
                 retry_after=1.0,
             )
 
@@ -74,6 +81,15 @@ class Share:
             self.check(size)
             self._budget.held += size - self.size
             self.size = size
+
+    def hold(self, size: int) -> None:
+        """So many bytes altogether, whether or not there is room: others are refused for them."""
+        self._budget.held += size - self.size
+        self.size = size
+
+    def release(self) -> None:
+        """None any more."""
+        self.hold(0)
 
 
 def max_buffered(settings: ServerSettings) -> int:

@@ -99,7 +99,8 @@ class Inference:
             message = question.describe(exchange)
             exchange.version.check_queue()
             async with question.reading(message) as body:
-                chunks = Chunks(exchange.follow(message).infer, message, body)
+                version, share = exchange.follow(message), self.budget.take(0)
+                chunks = Chunks(version.infer, message, body, version.taken, share.hold)
                 try:
                     await question.forward(exchange, chunks)
                 finally:

@@ -16,7 +16,7 @@ from typing import Any
 from ...protocol.codec import Body
 from ...protocol.errors import DeadlineExceeded, QueueFull, ServingError, WorkerLost, from_wire
 from ...protocol.limits import BATCH_BYTES
-from ...protocol.messages import CancelRequest, ChunkReply, ErrorReply, InferReply, InferRequest
+from ...protocol.messages import CancelRequest, ChunkReply, ErrorReply, InferReply, InferRequest, TakenRequest
 from .pending import OnChunk, Pending, WorkerLink
 from .queue import RequestQueue
 
@@ -172,6 +172,12 @@ class Dispatcher:
         self._finish(pending)
         if self._waiting.count:
             self._pump()
+
+    def taken(self, request: InferRequest, size: int) -> None:
+        """The client of a stream has taken so many bytes more: its worker may go on."""
+        for worker in self._workers:
+            if request.id in worker.held:
+                worker.send(TakenRequest(request.id, size), b"")
 
     # ---- inside -------------------------------------------------------------------------------
 

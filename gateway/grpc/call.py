@@ -9,13 +9,14 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
 from ...protocol.errors import InvalidRequest, ServingError
 from ...protocol.messages import InferRequest
+from ..dataplane.budget import Share
 from ..dataplane.inference import Exchange, client_timeout
 from ..dataplane.statuses import statuses
 from ..dispatch.queue import bounded, priority_of
@@ -59,6 +60,10 @@ class Call(Caller):
         if self._ours:
             self.known_id = safe_id(self._ours.get(REQUEST_ID))
             self.trace_parent = self._ours.get(TRACE_PARENT, "")
+
+    def hold(self, share: Share) -> None:
+        """The bytes of an answer, until the call has ended."""
+        self._context.add_done_callback(cast("Any", lambda *_: share.release()))
 
     def headers(self) -> dict[str, str]:
         return {name: value for name, value in self._metadata if isinstance(value, str)}

@@ -133,6 +133,8 @@ class GrpcQuestion:
     async def translate(self, reply: InferReply, output: Body) -> bytes:
         if reply.status >= 400:
             raise _error_of(reply.status, output)
+        if len(output) > LARGE:
+            self.caller.hold(self._budget.take(len(output)))
         return await aside(len(output), self._make, output, reply.json_size, raw=self._raw)
 
 

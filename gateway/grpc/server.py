@@ -32,10 +32,11 @@ async def listening(
     about: Descriptions,
     counters: Counters,
     control: Control,
+    max_connections: int = 10_000,
 ) -> AsyncIterator[str]:
     """A gRPC server on `grpc_port`; yields its address, host:port. Raises ConfigError if the port is taken."""
     assert settings.grpc_port is not None
-    server = grpc.aio.server(options=_options(settings.max_body))
+    server = grpc.aio.server(options=_options(settings.max_body, max_connections))
     service = InferenceService(inference, about, counters, control)
     handlers = service.handlers()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.full_name, handlers),))
@@ -56,11 +57,14 @@ async def listening(
         await server.stop(CLOSE_GRACE)
 
 
-def _options(max_body: int) -> list[tuple[str, int]]:
+def _options(max_body: int, max_connections: int) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", min(max_body, MAX_MESSAGE)),
+        ("grpc.max_allowed_incoming_connections", max_connections),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),  # or a second gateway would silently share the port
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_time_ms", 60_000),  # a client that is stopped, or gone without a word, holds nothing
+        ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
     ]

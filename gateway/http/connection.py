@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 import select
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http import HttpVersion11
@@ -21,6 +21,7 @@ from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, InvalidU
 from ...protocol.errors import ServingError
 from ...protocol.statuses import CLIENT_GONE
 from .bodies import BrokenBody
+from .crowd import FOR_PROBES, Crowd, Readers
 from .errors import GIVEN_ID, X_REQUEST_ID, error_response, request_id, v2_error
 from .match_cache import MatchCache
 
@@ -31,13 +32,12 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 #: Seconds that an idle connection is kept: longer than the load balancers in front do (up to 600 s), so that
 #: none of them sends a request into a connection that is being closed.
 KEEP_ALIVE = 620.0
-#: Open files that are kept for everything but connections: workers' pipes and journals, models, logs.
-OTHER_FILES = 256
 #: The answer to a connection that is one too many.
+TOO_MANY_SAYS = "too many connections (server.max_connections): try again later"
 TOO_MANY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: %d\r\nRetry-After: 1\r\n"
     b"Connection: close\r\n\r\n%s"
-) % (len(_MESSAGE := b'{"error":"too many connections (server.max_connections): try again later"}'), _MESSAGE)
+) % (len(_MESSAGE := b'{"error":"%s"}' % TOO_MANY_SAYS.encode()), _MESSAGE)
 #: Is somebody there? And seconds after which it is looked whether the client has refused it.
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LOOKS = (0.02, 0.1, 0.5, 2.0, 5.0)
@@ -46,16 +46,23 @@ FIRST_REQUEST = 60.0
 
 
 def make_runner(
-    app: web.Application, *, grace: float, max_connections: int, count: Callable[[int], None]
+    app: web.Application,
+    *,
+    grace: float,
+    max_connections: int,
+    count: Callable[[int], None],
+    write_timeout: float = 60.0,
 ) -> web.AppRunner:
     """The server of an application of ours; sites are started on it after `setup()`.
 
-    `grace`: seconds that its requests have at the end. `count` is told the status of each error.
+    `grace`: seconds that its requests have at the end. `count` is told the status of each error. `write_timeout`:
+    seconds that a client may read nothing of its answer.
     """
     return _Runner(
         app,
         limit=max_connections,
         count=count,
+        write_timeout=write_timeout,
         access_log=None,
         auto_decompress=False,  # a worker inflates, within its limit: a bomb hurts its own model only
         handler_cancellation=True,  # a client that leaves takes its request along
@@ -175,6 +182,17 @@ class V2Protocol(web.RequestHandler):
         if poll.poll(0):
             transport.abort()
 
+    @property
+    def idle_since(self) -> float | None:
+        """Since when it waits for a request; None: it has one, is new, or ends."""
+        if self._current_request is not None or self._waiter is None or self._close or self._force_close:
+            return None
+        return self._next_keepalive_close_time - (KEEP_ALIVE if self._request_count else FIRST_REQUEST)
+
+    def only_probes(self) -> None:
+        """It is one too many: it may ask how the server is, once, and nothing else."""
+        self._request_handler = _probes(self._request_handler)
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -210,17 +228,38 @@ def _of_parser(status: int, exc: BaseException | None) -> tuple[int, str]:
 # ---- the server ----------------------------------------------------------------------------------
 
 
+def _probes(handler: Handler | None) -> Handler | None:
+    """`handler` for what probes ask, for nothing else."""
+    if handler is None:
+        return None
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        response = await handler(request) if request.path in FOR_PROBES else v2_error(503, TOO_MANY_SAYS)
+        if response.status == 503:
+            response.headers.setdefault("Retry-After", "1")
+        response.force_close()
+        return response
+
+    return answer
+
+
 class _Server(web.Server):
     """aiohttp's low-level server with our protocol and a limit of connections."""
 
-    max_connections = 0
+    crowd: Crowd
+    watching: asyncio.Task[None]
 
     def __call__(self) -> V2Protocol:
         return V2Protocol(self, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        if len(self._connections) > self.max_connections:
+        if self.crowd.has_place():
+            return
+        if self.crowd.has_place_for_probe():
+            assert isinstance(handler, V2Protocol)
+            handler.only_probes()
+        else:
             transport.write(TOO_MANY)
             transport.close()
 
@@ -228,9 +267,12 @@ class _Server(web.Server):
 class _Runner(web.AppRunner):
     """Serves an application with `guard` round it and V2Protocol below it."""
 
-    def __init__(self, app: web.Application, *, limit: int, count: Callable[[int], None], **more: object) -> None:
+    def __init__(
+        self, app: web.Application, *, limit: int, count: Callable[[int], None], write_timeout: float, **more: object
+    ) -> None:
         super().__init__(app, **more)  # type: ignore[arg-type]
         self._limit = limit
+        self._write_timeout = write_timeout
         self._count = count
 
     async def _make_server(self) -> web.Server:
@@ -242,6 +284,13 @@ class _Runner(web.AppRunner):
             loop=asyncio.get_running_loop(),
             **inner._kwargs,
         )
-        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        server.max_connections = min(self._limit, max(files - OTHER_FILES, 1))  # what is left of open files for them
+        connections: Any = server._connections
+        server.crowd = Crowd(connections, self._limit)
+        readers = Readers(connections, self._write_timeout)
+        server.watching = asyncio.create_task(readers.watch(), name="clients that do not read")
         return server
+
+    async def _cleanup_server(self) -> None:
+        if isinstance(self._server, _Server):
+            self._server.watching.cancel()
+        await super()._cleanup_server()

@@ -15,7 +15,7 @@ from multidict import istr
 from ...protocol.codec import Body
 from ...protocol.errors import InvalidRequest, ServingError
 from ...protocol.messages import InferReply, InferRequest
-from ..dataplane.budget import Budget
+from ..dataplane.budget import Budget, Share
 from ..dataplane.inference import Exchange, Inference, client_timeout
 from ..dispatch.queue import priority_of
 from .bodies import read_body, small_body
@@ -41,6 +41,8 @@ class HttpQuestion(HttpCaller):
     """An HTTP request to a model, as the data plane asks it (`dataplane.inference.Question`)."""
 
     started = 0
+    #: Of the budget, what the answer has.
+    share: Share | None = None
 
     def __init__(self, request: Request, budget: Budget, model: str | None = None) -> None:
         """`model`: where the path names none."""
@@ -100,8 +102,11 @@ class HttpQuestion(HttpCaller):
         return read_body(self._request, self._budget, message.deadline)
 
     async def translate(self, reply: InferReply, output: Body) -> dict[str, str]:
-        """The answer's headers."""
-        return _headers_of(reply)
+        """The answer's headers; a large one is held until it is written. Raises QueueFull where there is no room."""
+        headers = _headers_of(reply)
+        if len(output) > BORROW_ABOVE:
+            self.share = self._budget.take(len(output))
+        return headers
 
 
 class HttpFront:
@@ -114,7 +119,13 @@ class HttpFront:
         """The answer of the model in the path, or of `model`. Raises leaves of ServingError."""
         question = HttpQuestion(request, self.inference.budget, model)
         status, reply, output, headers = await self.inference.answer(question, kind)
-        return await _respond(request, status, headers, reply, output)
+        share = question.share
+        if share is None:
+            return await _respond(request, status, headers, reply, output)
+        try:
+            return await _respond(request, status, headers, reply, output)
+        finally:
+            share.release()
 
     def route(self, path: str, handler: Handler, kind: str) -> web.RouteDef:
         """POST to a model; who waits for leave to send a body is told early what it would be refused with."""

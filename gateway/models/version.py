@@ -84,6 +84,10 @@ class ModelVersion:
                 raise self._loading.not_ready() from None
             raise
 
+    def taken(self, request: InferRequest, size: int) -> None:
+        """The client of a stream has taken so many bytes more of it."""
+        self._dispatcher.taken(request, size)
+
     def check_queue(self) -> None:
         """Before a large body is read: raises QueueFull where there is no place for it."""
         self._dispatcher.check_queue()

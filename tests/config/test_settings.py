@@ -103,7 +103,8 @@ def test_the_sections_have_the_keys_of_the_documentation() -> None:
     )
     assert keys(ServerSettings) == (
         "admin admin_auth admin_hosts artifact_cache environments grpc_port host load_overrides log max_body "
-        "max_buffered max_connections port pythons readiness readiness_strict shutdown_grace state_dir"
+        "max_buffered max_connections port pythons readiness readiness_strict shutdown_grace state_dir "
+        "write_timeout"
     )
 
 

@@ -15,6 +15,7 @@ from modelhub.serving.protocol.errors import BY_CODE, NotReady, ServingError, Wi
 SAMPLES = {
     "infer": messages.InferRequest(id=7, content_type="application/json", json_size=3, deadline=2.5, alone=True),
     "cancel": messages.CancelRequest([7, 8]),
+    "taken": messages.TakenRequest(7, 1024),
     "stats": messages.StatsRequest(),
     "stop": messages.StopRequest(),
     "ready": messages.ReadyReply(pid=12, python="3.9.18", versions={"mlflow": "2.9.2"}, example=b"{}", load_ns=5),
@@ -47,6 +48,7 @@ ON_THE_WIRE = {
         "b": b"",
     },
     "cancel": {"t": "cancel", "ids": [7, 8]},
+    "taken": {"t": "taken", "id": 7, "size": 1024},
     "stats": {"t": "stats"},
     "stop": {"t": "stop"},
     "ready": {

@@ -75,6 +75,7 @@ class Model:
         self.known_metadata: dict[str, Any] = {"platform": "mlflow_sklearn", "inputs": [], "outputs": []}
         self.answering = answering
         #: What `infer` was given, in order.
+        self.was_taken: list[int] = []
         self.asked: list[tuple[InferRequest, Any]] = []
 
     @property
@@ -87,6 +88,9 @@ class Model:
 
     def report(self) -> tuple[ModelState, str, float]:
         return self.state, self.reason, self.phase_seconds
+
+    def taken(self, request: InferRequest, size: int) -> None:
+        self.was_taken.append(size)
 
     def check_queue(self) -> None:
         if self.full:
@@ -198,7 +202,8 @@ async def serving(
         metrics = Metrics(counters, budget)
         app = make_app(Inference(registry, budget), about, metrics, counters, control)
     grace, limit = server.shutdown_grace, server.max_connections
-    runner = make_runner(app, grace=grace, max_connections=limit, count=counters.error)
+    patience = server.write_timeout
+    runner = make_runner(app, grace=grace, max_connections=limit, count=counters.error, write_timeout=patience)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()

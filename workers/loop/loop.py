@@ -27,6 +27,7 @@ from ...protocol.messages import (
     StatsReply,
     StatsRequest,
     StopRequest,
+    TakenRequest,
 )
 from ...protocol.worker_spec import WorkerSpec
 from ..model.served import Served
@@ -35,7 +36,10 @@ from .link import Link
 from .model_metrics import model_metrics
 from .patience import Patience
 from .runner import Held, Reply, Runner
-from .streaming import is_stream, run_stream
+from .streaming import Flow, is_stream, run_stream
+
+#: Seconds between two looks whether a stream that waits for its client still has the time.
+PATIENT = 0.5
 
 
 class Loop:
@@ -56,6 +60,7 @@ class Loop:
         self._sent: List[Reply] = []
         self._cancelled: Set[int] = set()
         self._streaming: Set[int] = set()
+        self._flow = Flow()
         self._stopping = False
         self._bytes = 0  # bytes of what `_gather` has looked at
         self._delay = 0.0  # seconds that the next batch may still wait for more requests: `batching: {max_delay}`
@@ -97,6 +102,8 @@ class Loop:
             elif isinstance(message, CancelRequest):
                 held = {each.request.id for each in chain(self._held, *self._picked)} | self._streaming
                 self._cancelled.update(number for number in message.ids if number in held)
+            elif isinstance(message, TakenRequest):
+                self._flow.taken(message.id, message.size)
             elif isinstance(message, StopRequest):
                 self._stopping = True
             elif isinstance(message, StatsRequest):
@@ -111,13 +118,18 @@ class Loop:
 
         def emit(chunk: Reply) -> None:
             self._replies.append(chunk)
+            behind = self._flow.sent(number, len(chunk[1]))
             self._flush()
             self._read(0.0)
+            while behind and self._flow.full(number) and number not in self._cancelled and not held.late():
+                self._read(PATIENT)
+                self._flush()  # what else was asked
 
         self._streaming.add(number)
         try:
             end = run_stream(self._model, self._runner, held, emit, lambda: number in self._cancelled)
         finally:
+            self._flow.ended(number)
             self._streaming.discard(number)
             self._cancelled.discard(number)
         self._replies.append(end)

@@ -52,6 +52,10 @@ class Held:
         """In seconds of CLOCK_MONOTONIC; 0: none. Of a decoded one, that of its own `timeout` if that is earlier."""
         return self.request.deadline if self.call is None else self.call.deadline
 
+    def late(self) -> bool:
+        """Whether its deadline has passed."""
+        return bool(self.deadline) and time.monotonic() > self.deadline
+
     def group_key(self) -> Any:
         """Equal for requests that can share a prediction; of a decoded one."""
         if self.key is None and self.call is not None:

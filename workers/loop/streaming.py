@@ -7,15 +7,52 @@ in the place of a batch; the worker stops when the client goes (`cancelled`) or 
 
 from __future__ import annotations
 
+import threading
 import time
-from typing import Callable, Optional
+from typing import Callable, Dict, Optional
 
 from ...protocol.errors import Cancelled, DeadlineExceeded, ServingError
 from ...protocol.kinds import STREAMS
+from ...protocol.limits import MAX_BEHIND
 from ...protocol.messages import ChunkReply, InferReply
 from ..model.call import Answer
 from ..model.served import Served
 from .runner import Held, Reply, Runner
+
+
+class Flow:
+    """How many bytes of each stream its client has not taken yet: one that is too far behind is waited for.
+
+    Told by the thread that reads the socket, asked by the one that runs the stream.
+    """
+
+    def __init__(self) -> None:
+        self._behind: Dict[int, int] = {}
+        self._changed = threading.Condition()
+
+    def sent(self, number: int, size: int) -> bool:
+        """So many bytes more; whether the client is to be waited for."""
+        with self._changed:
+            self._behind[number] = self._behind.get(number, 0) + size
+            return self._behind[number] > MAX_BEHIND
+
+    def taken(self, number: int, size: int) -> None:
+        with self._changed:
+            if number in self._behind:
+                self._behind[number] -= size
+                self._changed.notify_all()
+
+    def full(self, number: int) -> bool:
+        return self._behind.get(number, 0) > MAX_BEHIND
+
+    def wait(self, number: int, seconds: float) -> None:
+        """Returns when the client has caught up, or after so many seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self.full(number), seconds)
+
+    def ended(self, number: int) -> None:
+        with self._changed:
+            self._behind.pop(number, None)
 
 
 def is_stream(held: Held) -> bool:

@@ -12,7 +12,7 @@ from ...protocol.worker_spec import WorkerSpec
 from ..model.served import Served
 from .batching import Batching
 from .link import Link
-from .loop import Loop
+from .loop import PATIENT, Loop
 from .runner import Held, Reply
 from .streaming import is_stream, run_stream
 
@@ -70,13 +70,15 @@ class ThreadedLoop(Loop):
     def _predict(self, group: List[Held]) -> None:
         if is_stream(group[0]):
             number = group[0].request.id
-            end = run_stream(
-                self._model,
-                self._runner,
-                group[0],
-                lambda chunk: self._put([chunk], [], free=False),
-                lambda: number in self._cancelled,
-            )
+
+            def emit(chunk: Reply) -> None:
+                behind = self._flow.sent(number, len(chunk[1]))
+                self._put([chunk], [], free=False)
+                while behind and self._flow.full(number) and number not in self._cancelled and not group[0].late():
+                    self._flow.wait(number, PATIENT)
+
+            end = run_stream(self._model, self._runner, group[0], emit, lambda: number in self._cancelled)
+            self._flow.ended(number)
             self._put([end], [], free=True)
         else:
             replies: List[Reply] = []

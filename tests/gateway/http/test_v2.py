@@ -303,22 +303,6 @@ async def test_a_body_that_does_not_arrive_within_the_deadline() -> None:
 # ---- connections ---------------------------------------------------------------------------------
 
 
-async def test_one_connection_too_many_is_told_so_and_closed() -> None:
-    async with serving(Model(), max_connections=2) as front:
-        async with front.connection() as first, front.connection() as second:
-            for reader, writer in (first, second):
-                writer.write(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
-                assert (await read_answer(reader)).status == 200
-            async with front.connection() as (reader, _):
-                answer = await read_answer(reader)
-                answer.assert_error(503, "server.max_connections")
-                assert answer.headers["retry-after"] == "1"
-                assert await reader.read() == b""
-        async with asyncio.timeout(10):
-            while (await front.post(INFER, b"{}")).status != 200:  # the server has not seen yet that they are closed
-                pass
-
-
 async def test_a_connection_that_does_not_say_what_it_wants_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "FIRST_REQUEST", 0.05)
     async with serving(Model()) as front, front.connection() as (reader, writer):
