@@ -101,13 +101,14 @@ async def _serve(
     await asyncio.to_thread(_make_state_dir, Path(server.state_dir))
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(_traces())
-        parts = await stack.enter_async_context(_parts(settings, script, display))
+        most = await asyncio.to_thread(max_buffered, server)
+        parts = await stack.enter_async_context(_parts(settings, script, display, most))
         registry = Registry(server.readiness, strict=server.readiness_strict)
         book = Sizes(Path(server.state_dir))
         announcer = Announcer()
         catalog = Catalog(settings, registry, parts.resources, book, read_again, announcer.changed)
         follower = Follower(catalog, parts.fetcher)
-        budget = Budget(server.max_body, await asyncio.to_thread(max_buffered, server))
+        budget = Budget(server.max_body, most)
         doors = Doors(
             Inference(registry, budget),
             Descriptions(registry, parts.artifacts),
@@ -170,9 +171,10 @@ async def _traces() -> AsyncIterator[None]:
 class MeetingPlace:
     """Where workers and gateway meet: a private directory, and in it the socket of the channel."""
 
-    def __init__(self) -> None:
+    def __init__(self, largest: int) -> None:
+        """`largest`: bytes of one answer."""
         self.directory = RuntimeDir()
-        self.channel = Channel()
+        self.channel = Channel(largest)
         self._endpoint = self.channel.bind(self.directory.path / "workers.sock")
 
     def keep(self) -> str:
@@ -199,12 +201,13 @@ class Parts(NamedTuple):
 
 
 @asynccontextmanager
-async def _parts(settings: Settings, script: Script | None, display: Display) -> AsyncIterator[Parts]:
+async def _parts(settings: Settings, script: Script | None, display: Display, most: int) -> AsyncIterator[Parts]:
+    """`most`: bytes that the gateway may hold, of requests and answers."""
     server = settings.server
     state_dir = Path(server.state_dir)
     counters = Counters()
     async with AsyncExitStack() as stack:
-        meeting = MeetingPlace()
+        meeting = MeetingPlace(most)
         stack.callback(meeting.close)
         channel, runtime_dir = meeting.channel, meeting.directory.path
         fetcher = Fetcher(lambda line: output_log.info("%s", line, extra={"source": "fetcher"}))
@@ -236,6 +239,7 @@ async def _parts(settings: Settings, script: Script | None, display: Display) ->
             local,
             display,
             max_inflated=server.max_body * INFLATE_FACTOR,
+            max_answer=most,
             script=script,
             script_place=place(ScriptServer(script.environment, script.descriptor)) if script is not None else None,
         )

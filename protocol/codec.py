@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import typing
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 import msgpack
@@ -32,6 +33,8 @@ Body = Union[bytes, memoryview, bytearray]
 INLINE_BODY = 8192
 
 _EMPTY = b""
+#: What no number of ours reaches; NaN and infinity are not below it either.
+_TOO_MUCH = 1 << 63
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 #: For text that UTF-8 has no place for, half of a surrogate pair: an error may quote it, and must arrive all the same.
 _pack_replacing = msgpack.Packer(use_bin_type=True, autoreset=True, unicode_errors="replace").pack
@@ -49,6 +52,22 @@ def _defaults(cls: type) -> List[Tuple[str, Any]]:
         found.append((spec.name, default))
     return found
 
+
+def _kinds(cls: type) -> Dict[str, Tuple[type, ...]]:
+    """The types that each field may have on the wire."""
+    hints = typing.get_type_hints(cls)
+    found: Dict[str, Tuple[type, ...]] = {}
+    for spec in dataclasses.fields(cls):
+        hint = hints[spec.name]
+        optional = getattr(hint, "__origin__", None) is Union
+        inner = hint.__args__[0] if optional else hint
+        plain = getattr(inner, "__origin__", None) or inner
+        kinds = (float, int) if plain is float else (plain,)
+        found[spec.name] = (*kinds, type(None)) if optional else kinds
+    return found
+
+
+_KINDS: Dict[type, Dict[str, Tuple[type, ...]]] = {cls: _kinds(cls) for cls in BY_TYPE.values()}
 
 _FIELDS: Dict[type, List[Tuple[str, Any]]] = {cls: _defaults(cls) for cls in BY_TYPE.values()}
 
@@ -83,10 +102,13 @@ def encode(messages: Iterable[Tuple[Message, Body]]) -> List[Body]:
     return frames
 
 
-def decode(frames: Sequence[Body], clock: Optional[PeerClock] = None) -> List[Tuple[Any, Body]]:
+def decode(
+    frames: Sequence[Body], clock: Optional[PeerClock] = None, *, strict: bool = False
+) -> List[Tuple[Any, Body]]:
     """The frames of one receive to (message, body) pairs. Raises WireError.
 
-    `clock`: the sender's, for who receives requests; their times come out by the own one.
+    `clock`: the sender's, for who receives requests; their times come out by the own one. `strict`: the sender runs
+    other people's code: fields must have their types, numbers are not negative, a JSON part no longer than its body.
     """
     try:
         version, *rest = msgpack.unpackb(frames[0], raw=False, strict_map_key=False)
@@ -112,6 +134,8 @@ def decode(frames: Sequence[Body], clock: Optional[PeerClock] = None) -> List[Tu
                     next_frame += 1
                 else:
                     body = inline
+            if strict:
+                _check(cls, head, body)
             message = cls(**head)
             if cls is InferRequest:
                 if message.deadline:
@@ -124,3 +148,18 @@ def decode(frames: Sequence[Body], clock: Optional[PeerClock] = None) -> List[Tu
     if next_frame != len(frames):
         raise WireError(f"{len(frames) - next_frame} frames too many")
     return found
+
+
+def _check(cls: type, head: Dict[str, Any], body: Body) -> None:
+    """Raises TypeError and ValueError."""
+    kinds = _KINDS[cls]
+    for name, value in head.items():
+        kind = type(value)
+        if kind not in kinds[name]:
+            raise TypeError(f"{name} of {cls.__name__} is of type {kind.__name__}")
+        if (kind is int or kind is float) and not 0 <= value < _TOO_MUCH:
+            raise ValueError(f"{name} of {cls.__name__} is out of range")
+    if not isinstance(body, (bytes, memoryview)):
+        raise TypeError(f"the body of {cls.__name__} is of type {type(body).__name__}")
+    if (head.get("json_size") or 0) > len(body):
+        raise ValueError(f"json_size of {cls.__name__} is larger than its body")

@@ -11,6 +11,12 @@ BORROW_ABOVE = 65536
 TOGETHER = 8
 #: Largest message between gateway and fork server; their socket keeps message boundaries (SOCK_SEQPACKET).
 MAX_FORK_MESSAGE = 1 << 18
+#: Requests that a worker may hold at once, whatever it says.
+MAX_CREDITS = 4096
+#: Bytes of an answer, unless the gateway says otherwise.
+MAX_ANSWER = 1 << 30
+#: Characters of the message of an error.
+MAX_ERROR = 10_000
 #: An argument that does nothing: the command line's length is the room for a process's title.
 TITLE_ROOM = "-" * 200
 

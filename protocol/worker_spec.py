@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
-from .limits import MAX_INFLATED
+from .limits import MAX_ANSWER, MAX_INFLATED
 
 
 @dataclass
@@ -26,6 +26,7 @@ class WorkerSpec:
     threads: int = 1  # of numeric libraries; 0: all CPUs
     concurrency: int = 1
     max_inflated: int = MAX_INFLATED  # bytes a compressed body may become
+    max_answer: int = MAX_ANSWER  # bytes an answer may have
     model_type: str = "pyfunc"
     service: str = ""  # "package.module:Class"; "": the default service
     service_object: str = ""  # the name of a service in the script whose process forks this worker

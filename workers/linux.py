@@ -103,6 +103,11 @@ def descendants(root: int) -> List[int]:
     return [pid for pid in below if pid != root and not processes[pid].zombie]
 
 
+def children(parent: int) -> Set[int]:
+    """The living processes that it is the parent of."""
+    return {pid for pid, facts in all_processes().items() if facts.parent == parent and not facts.zombie}
+
+
 def session_members(session: int) -> List[int]:
     """The living processes of a session."""
     return [pid for pid, facts in all_processes().items() if facts.session == session and not facts.zombie]

@@ -18,13 +18,16 @@ import zmq
 
 from ...protocol.codec import Body, decode, encode
 from ...protocol.errors import WireError
-from ...protocol.limits import BORROW_ABOVE, TOGETHER
+from ...protocol.limits import BORROW_ABOVE, MAX_ANSWER, TOGETHER
 from ...protocol.messages import ErrorReply, InferRequest, Message
+from ..telemetry.seldom import Seldom
 
 log = logging.getLogger("modelhub.workers")
 
 #: Replies that are handed over in one turn: TOGETHER, and twice as many each time that there are more, up to this.
 MOST = 512
+#: Bytes of the frame that comes before bodies, beside them.
+HEADS = 64 << 20
 
 Receiver = Callable[[Any, Body], None]
 
@@ -43,7 +46,8 @@ class Peer:
 class Channel:
     """Sends messages to workers and hands theirs to the receivers. Lives on one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, largest: int = MAX_ANSWER) -> None:
+        """`largest`: bytes of one body that a worker may send; who sends more is cut off."""
         #: Where workers connect, and the identity of the file that is there.
         self._paths: dict[Path, tuple[int, int]] = {}
         self._bound: dict[Path, str] = {}
@@ -55,6 +59,8 @@ class Channel:
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
         self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, largest + HEADS)
+        self._dropped, self._choked = Seldom(log), Seldom(log)
         self._peers: dict[bytes, Peer] = {}
         self._unsent: list[Peer] = []
         self._flush_due = False
@@ -194,9 +200,9 @@ class Channel:
             log.debug("a message of a worker that is not expected (any more) was dropped")
             return 1
         try:
-            messages = decode(frames)
+            messages = decode(frames, strict=True)
         except WireError as error:
-            log.error("a worker's message was dropped: %s", error)
+            self._dropped.say("a worker's message was dropped: %s", error)
             return 1
         for message, body in messages:
             self._hand_over(peer, message, body)
@@ -207,7 +213,7 @@ class Channel:
         try:
             peer.receive(message, body)
         except Exception:
-            log.exception("a worker's %s message could not be handled", message.type)
+            self._choked.say("a worker's %s message could not be handled", message.type, exc_info=True)
 
     def close(self) -> None:
         self._loop.remove_reader(self._fd)

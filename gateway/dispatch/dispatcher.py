@@ -15,7 +15,7 @@ from typing import Any
 
 from ...protocol.codec import Body
 from ...protocol.errors import DeadlineExceeded, QueueFull, ServingError, WorkerLost, from_wire
-from ...protocol.limits import BATCH_BYTES
+from ...protocol.limits import BATCH_BYTES, MAX_ERROR
 from ...protocol.messages import CancelRequest, ChunkReply, ErrorReply, InferReply, InferRequest, TakenRequest
 from .pending import OnChunk, Pending, WorkerLink
 from .queue import RequestQueue
@@ -168,7 +168,8 @@ class Dispatcher:
                 message.queue_ns = max(int((pending.sent - pending.request.received) * 1e9), 0)
                 pending.answer.set_result((message, body))
             elif isinstance(message, ErrorReply):
-                pending.answer.set_exception(from_wire(message.code, message.message, message.retry_after))
+                text = message.message[:MAX_ERROR]
+                pending.answer.set_exception(from_wire(message.code, text, message.retry_after))
         self._finish(pending)
         if self._waiting.count:
             self._pump()

@@ -166,6 +166,8 @@ def _headers_of(reply: InferReply) -> dict[str, str]:
     if reply.json_size is not None:
         headers[JSON_SIZE] = str(reply.json_size)
     if reply.content_encoding:
+        if not (reply.content_encoding.isascii() and reply.content_encoding.isprintable()):
+            raise ServingError("the model answered with a content encoding that cannot be sent")
         headers[hdrs.CONTENT_ENCODING] = reply.content_encoding
         headers[hdrs.VARY] = hdrs.ACCEPT_ENCODING
     return headers

@@ -48,6 +48,7 @@ class Preparation:
         display: Display,
         *,
         max_inflated: int,
+        max_answer: int,
         script: Script | None = None,
         script_place: Place | None = None,
     ) -> None:
@@ -57,6 +58,7 @@ class Preparation:
         self._local = local
         self._display = display
         self._max_inflated = max_inflated
+        self._max_answer = max_answer
         self._script = script
         self._script_place = script_place
 
@@ -145,6 +147,7 @@ class Preparation:
             threads=entry.threads,
             concurrency=entry.limits.concurrency,
             max_inflated=self._max_inflated,
+            max_answer=self._max_answer,
             model_type=entry.model_type,
             service=entry.service or "",
             pythonpath=[str(path) for path in entry.pythonpath],

@@ -165,7 +165,7 @@ class ForkServerLink:
         """One message that makes no sense must not keep back those behind it."""
         self._asked = None
         try:
-            for message, _ in decode([data]):
+            for message, _ in decode([data], strict=True):
                 self._take(message)
         except Exception:
             log.exception("a message of the fork server of environment %s was dropped", self.environment.label)

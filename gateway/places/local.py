@@ -10,7 +10,7 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -80,9 +80,11 @@ class LocalWorker:
         if self._process is not None:
             self._process.kill(number)
 
-    def begun(self) -> Mapping[int, float]:
+    def begun(self, held: Iterable[int]) -> Mapping[int, float]:
         if self._journal is None:
             return {}
+        if not self._journal.whole:
+            return dict.fromkeys(held, 0.0)
         now = time.monotonic()
         return {number: now - at for number, at in self._journal.begun().items()}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -94,8 +94,11 @@ class StartedWorker(Protocol):
     def signal(self, number: int) -> None:
         """Signal the worker; SIGKILL ends everything that it has started too."""
 
-    def begun(self) -> Mapping[int, float]:
-        """The requests that it has begun, the last thousand or so: their numbers, and how many seconds ago that was."""
+    def begun(self, held: Iterable[int]) -> Mapping[int, float]:
+        """The requests that it has begun, the last thousand or so: their numbers, and how many seconds ago that was.
+
+        Where that cannot be told, all that it holds (`held`).
+        """
 
     def cpu_seconds(self) -> float | None:
         """CPU time, user and system; None when it is gone. May block: for a thread."""

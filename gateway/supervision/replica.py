@@ -34,6 +34,7 @@ from ..dispatch.dispatcher import Dispatcher
 from ..dispatch.pending import WorkerLink
 from ..places.place import Place, StartedWorker, StarterEnded, WorkerExit
 from ..system.processes import Memory
+from . import said
 from .plan import ReplicaPlan
 from .restarts import RestartPolicy
 
@@ -200,8 +201,9 @@ class Replica:
                 log.info("%s starts in a fresh interpreter: %s", self.label, worker.why or plan.start_reason)
             self._owner.replica_loading()
             ready = await self._wait_ready(worker)
+            said.check_ready(ready)
             self.python = ready.python
-            link.credits = ready.credits or link.credits
+            link.credits = said.credits_of(ready.credits, link.credits)
             await self._warm(link, ready, worker)
             self._ready_at = time.monotonic()
             self.state, self.baseline = "ready", Memory()  # measured anew: what loading took is no growth
@@ -228,7 +230,7 @@ class Replica:
         if self._peer is not None:
             self._channel.forget(self._peer)
         if worker is not None:
-            begun, self._last_memory = worker.begun(), worker.memory
+            begun, self._last_memory = worker.begun(link.held), worker.memory
         self._answered = link.answered
         self._in_request = any(number in begun for number in link.held)
         self.worker = self._link = self._peer = None
@@ -285,7 +287,7 @@ class Replica:
         problem = ""
         try:
             reply, _ = answer.result()
-            link.credits = reply.credits or link.credits
+            link.credits = said.credits_of(reply.credits, link.credits)
         except ServingError as error:
             problem = f"its own input example fails: {error.message}"
         if problem and ready.example_altered:
@@ -309,9 +311,9 @@ class Replica:
             if not self._first_word.done():
                 self._first_word.set_result(message)
         elif isinstance(message, LoadFailedReply):
-            self._owner.replica_traceback(self, message.traceback.rstrip())
+            self._owner.replica_traceback(self, message.traceback[-said.MAX_TRACEBACK :].rstrip())
             if not self._first_word.done():
-                self._first_word.set_exception(LoadError(message.message))
+                self._first_word.set_exception(LoadError(message.message[: said.MAX_MESSAGE]))
 
         elif isinstance(message, StatsReply):
             self._take_metrics(message)
@@ -323,8 +325,8 @@ class Replica:
             self._send(StatsRequest(), b"")
         return self._asked
 
-    def _take_metrics(self, said: StatsReply) -> None:
-        self.own_metrics, self.batching = said.metrics, said.stats.get("batching") or {}
+    def _take_metrics(self, reply: StatsReply) -> None:
+        self.own_metrics, self.batching = said.metrics_of(reply), said.batching_of(reply)
         if self._asked is not None and not self._asked.done():
             self._asked.set_result(None)
         self._asked = None
@@ -336,7 +338,7 @@ class Replica:
         link, worker = self._link, self.worker
         if link is None or worker is None or number not in link.held:
             return
-        begun, limit = worker.begun(), self.plan.timeout + KILL_GRACE
+        begun, limit = worker.begun(()), self.plan.timeout + KILL_GRACE
         ran, what = begun.get(number), "a prediction ran longer than"
         if ran is None:
             # It waits behind others, or for a worker that takes up nothing any more (stopped, stuck in a lock).

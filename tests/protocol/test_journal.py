@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 import time
 from pathlib import Path
 
@@ -40,3 +42,22 @@ def test_an_existing_page_is_never_taken_over(tmp_path: Path) -> None:
     Journal(str(tmp_path / "page"), create=True).close()
     with pytest.raises(FileExistsError):
         Journal(str(tmp_path / "page"), create=True)
+
+
+def test_a_page_that_was_cut_short_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    reader, writer = Journal(str(tmp_path / "page"), create=True), Journal(str(tmp_path / "page"))
+    writer.begin([7, 8])
+    assert reader.whole
+    for size, left in ((24, {7}), (0, set())):
+        os.truncate(tmp_path / "page", size)
+        assert set(reader.begun()) == left
+        assert not reader.whole
+    writer.close()
+    reader.close()
+
+
+def test_what_begins_in_the_future_has_begun_now(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path / "page"), create=True)
+    (tmp_path / "page").write_bytes(struct.pack("<QQ", 7, 1 << 63))
+    assert journal.begun()[7] <= time.monotonic()
+    journal.close()

@@ -174,3 +174,32 @@ def test_errors_cross_processes_as_data() -> None:
     assert (error.message, error.retry_after) == ("loading", 2.0)
     assert type(from_wire("of_a_newer_version", "what")) is ServingError
     assert {cls.code for cls in BY_CODE.values()} == set(BY_CODE)
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        (messages.InferReply(1, json_size="2\r\nX-Evil: 1"), "json_size of InferReply is of type str"),  # type: ignore[arg-type]
+        (messages.InferReply(1, json_size=True), "json_size of InferReply is of type bool"),
+        (messages.InferReply(1, json_size=9), "larger than its body"),
+        (messages.ChunkReply(1, json_size=-1), "out of range"),
+        (messages.InferReply(1, rows=-1), "rows of InferReply is out of range"),
+        (messages.InferReply(1, content_type=7), "content_type of InferReply is of type int"),  # type: ignore[arg-type]
+        (messages.ErrorReply(1, "internal", "x", float("nan")), "retry_after of ErrorReply is out of range"),
+        (messages.ErrorReply(1, "internal", "x", float("inf")), "retry_after of ErrorReply is out of range"),
+        (messages.ErrorReply(1, 7, "x"), "code of ErrorReply is of type int"),  # type: ignore[arg-type]
+        (messages.ReadyReply(1, "3", metadata=[]), "metadata of ReadyReply is of type list"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_runs_other_peoples_code_must_say_what_its_fields_may_hold(message: messages.Message, says: str) -> None:
+    frames = codec.encode([(message, b"{}")])
+    with pytest.raises(WireError, match=says):
+        codec.decode(frames, strict=True)
+
+
+@pytest.mark.parametrize("name", sorted(set(SAMPLES) - {"infer"}))  # whose times are no numbers of a worker's
+def test_what_is_right_passes_the_strict_look(name: str) -> None:
+    body = bytes(10) if SAMPLES[name].carries_body else b""
+    assert [type(each) for each, _ in codec.decode(codec.encode([(SAMPLES[name], body)]), strict=True)] == [
+        type(SAMPLES[name])
+    ]

@@ -12,6 +12,7 @@ import zmq
 from ...protocol.clocks import PeerClock
 from ...protocol.codec import Body, decode, encode
 from ...protocol.limits import BORROW_ABOVE
+from ...protocol.messages import ErrorReply
 from ...protocol.worker_spec import WorkerSpec
 from .runner import Reply
 
@@ -27,6 +28,7 @@ class Link:
         self._socket.setsockopt(zmq.LINGER, 2000)
         self._socket.connect(spec.endpoint)
         self._clock = PeerClock()
+        self._largest = spec.max_answer
         self._descriptor = int(self._socket.getsockopt(zmq.FD))
 
     def receive(self, timeout: Optional[float]) -> List[Tuple[Any, Body]]:
@@ -53,11 +55,19 @@ class Link:
 
     def send(self, replies: Sequence[Reply]) -> None:
         """All of them as one message: a wake-up of the gateway costs more than the bytes."""
+        for index, (reply, body) in enumerate(replies):
+            if len(body) > self._largest:
+                replies = [*replies[:index], self._too_large(reply, len(body)), *replies[index + 1 :]]
         frames = encode(replies)
         last = len(frames) - 1
         for index, frame in enumerate(frames):
             more = zmq.SNDMORE if index < last else 0
             self._socket.send(frame, more, index == 0 or len(frame) < BORROW_ABOVE)
+
+    def _too_large(self, reply: Any, size: int) -> Reply:
+        """The gateway would cut off who sends it."""
+        message = f"the answer has {size} bytes, and this server holds {self._largest} at most (server.max_buffered)"
+        return ErrorReply(reply.id, "internal", message), b""
 
     def wait(self, descriptor: int, timeout: float) -> None:
         """Returns when a message has arrived, `descriptor` can be read, or `timeout` seconds (0: none) are over."""

@@ -140,6 +140,9 @@ class ScriptServer(ForkServer):
         self._workers[pid] = request.token
         self._send(ForkedReply(token=request.token, pid=pid, start=start, why=why))
 
+    def _end_orphans(self) -> None:
+        """Whose children these are cannot be told: the script may have started them."""
+
     def _other_exited(self, pid: int, status: int) -> None:
         if pid == self._gateway:
             self._status = status

@@ -96,6 +96,7 @@ def run(spec: WorkerSpec) -> int:
     faulthandler.register(signal.SIGUSR1)
     linux.set_title(title(spec))
     linux.set_oom_score(OOM_SCORE)
+    linux.become_subreaper()  # daemons that the model's code starts are told from others' by that, and end with it
     os.chdir(spec.cwd)
     sys.path[:0] = [entry for entry in spec.pythonpath if entry not in sys.path]
     try:

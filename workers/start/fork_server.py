@@ -55,6 +55,7 @@ class ForkServer:
         self._parent = os.getppid()
         self._workers: Dict[int, str] = {}  # pid -> token
         self._imported: Set[str] = set()
+        self._own: Set[int] = set()
         self._wake, wake_end = socket.socketpair()
         self._wake.setblocking(False)
         wake_end.setblocking(False)
@@ -167,6 +168,7 @@ class ForkServer:
             problems.extend(priming.prime(new))
         finally:
             self._importing = False
+        self._own = linux.children(os.getpid()) - set(self._workers)  # helpers that an import has started
         gc.collect()
         gc.freeze()
         return "; ".join(problems)
@@ -261,6 +263,15 @@ class ForkServer:
         for pid in linux.session_members(session):
             linux.send_signal(pid, signal.SIGKILL)
 
+    def _end_orphans(self) -> None:
+        """SIGKILL what a dead worker has left, whatever session it is in.
+
+        Each worker is a sub-reaper: what comes here has lost its worker, or is a helper of this process's own.
+        """
+        for orphan in linux.children(os.getpid()) - set(self._workers) - self._own:
+            for pid in (orphan, *linux.descendants(orphan)):
+                linux.send_signal(pid, signal.SIGKILL)
+
     def _reap(self) -> None:
         while True:
             try:
@@ -274,6 +285,7 @@ class ForkServer:
                 self._other_exited(pid, status)
                 continue
             self._end_session(pid)
+            self._end_orphans()
             self._send(
                 ExitedReply(
                     token=token,
@@ -285,7 +297,8 @@ class ForkServer:
             )
 
     def _other_exited(self, pid: int, status: int) -> None:
-        """A child that is no worker: an orphan that one has left."""
+        """A child that is no worker: an orphan that one has left. What it has left in turn comes here now."""
+        self._end_orphans()
 
     def _end_all(self) -> None:
         """Nothing below this process survives it: kill until there is no child left."""

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import zmq
 
-from modelhub.serving.gateway.dispatch.channel import Channel
+from modelhub.serving.gateway.dispatch.channel import HEADS, Channel
 from modelhub.serving.protocol.codec import decode, encode
-from modelhub.serving.protocol.messages import ErrorReply, InferRequest, StatsReply, StopRequest
+from modelhub.serving.protocol.messages import ErrorReply, InferReply, InferRequest, StatsReply, StopRequest
 
 pytestmark = pytest.mark.allow_blocking  # the socket's file is made and removed
 
@@ -133,3 +133,30 @@ async def test_a_backlog_of_replies_takes_a_few_turns_of_the_loop(
     channel.close()
     assert first == 8, "sockets are looked at soon"
     assert turns < 12
+
+
+async def test_what_a_worker_may_not_say_is_dropped_and_said_seldom(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    channel, got = Channel(), Got()
+    channel.expect(TOKENS[0], got)
+    with workers(channel.bind(tmp_path / "s")) as (worker, _):
+        for number in range(100):
+            worker.send_multipart(encode([(InferReply(number, json_size="1\r\nX: y"), b"{}")]))  # type: ignore[arg-type]
+            worker.send_multipart([b"no message of ours"])
+        worker.send_multipart(encode([(StatsReply(stats={"number": 1}), b"")]))
+        assert [message.stats for message in await got.until(1)] == [{"number": 1}]
+    channel.close()
+    assert caplog.text.count("a worker's message was dropped") == 1
+
+
+async def test_who_sends_more_than_an_answer_may_have_is_cut_off(tmp_path: Path) -> None:
+    channel, first, second = Channel(largest=0), Got(), Got()
+    channel.expect(TOKENS[0], first)
+    channel.expect(TOKENS[1], second)
+    with workers(channel.bind(tmp_path / "s")) as (large, other):
+        large.send_multipart(encode([(InferReply(1), bytes(HEADS + 1))]))
+        other.send_multipart(encode([(InferReply(1), bytes(10))]))
+        await second.until(1)
+    channel.close()
+    assert not first.messages
