@@ -42,7 +42,7 @@ test-clients: $(INSTALLED) $(CLIENTS)  ## only the unmodified clients: tritoncli
 test-batches: $(INSTALLED)  ## 10,000 answers of each model of many outputs, to up to 32 clients: nobody gets another one's
 	@echo "==> pytest tests/end_to_end/test_many_clients.py"; BATCH_ANSWERS=10000 $(BIN)/pytest tests/end_to_end/test_many_clients.py $(ARGS)
 
-test-hardening: $(INSTALLED) .venvs/hardening/.installed  ## the gateway against a real Chromium, behind a real nginx (installed when missing)
+test-hardening: $(INSTALLED) .venvs/hardening/.installed  ## the gateway against a real Chromium, behind a real nginx and HAProxy (installed when missing)
 	@echo "==> pytest tests/hardening"; $(BIN)/pytest tests/hardening $(ARGS)
 
 test-pythons: $(INSTALLED)  ## models from other Pythons and old MLflow versions, side by side
@@ -108,6 +108,7 @@ $(INSTALLED): pyproject.toml constraints.txt | $(UV)
 
 .venvs/hardening/.installed: tests/hardening/package.json
 	@.ci/install-hardening
+	@.ci/install-haproxy
 	@echo "==> what drives the browser in .venvs/hardening"
 	@mkdir -p .venvs/hardening && cp tests/hardening/package.json .venvs/hardening
 	@npm install --silent --no-audit --no-fund --prefix .venvs/hardening

@@ -133,6 +133,10 @@ class ServerSettings(Section):
     pythons: Annotated[tuple[LocalPath, ...], Listed] = ()
     """Python executables, or folders of them, to build environments with, before those that are found."""
 
+    drain_delay: Duration = 0.0
+    """Seconds from SIGTERM on in which new connections are still taken and new requests answered, while load balancers
+    learn that this server is not ready any more. The grace begins after them."""
+
     shutdown_grace: Duration = 30.0
     """Seconds that requests in flight are given to end at SIGTERM."""
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from aiohttp import web
 
@@ -21,7 +21,7 @@ from .dataplane.control import Control
 from .dataplane.descriptions import Descriptions
 from .dataplane.inference import Inference
 from .http.app import make_admin_app, make_app
-from .http.connection import make_runner
+from .http.connection import HttpRunner, make_runner
 from .metrics.scrape import Metrics
 from .security.guard import ControlGuard, guard_of
 from .security.tokens import leave_token
@@ -45,10 +45,45 @@ class Doors(NamedTuple):
     control: Callable[[ControlGuard, bool], Control]
 
 
+class GrpcPort(Protocol):
+    """As its module makes it: grpc is imported only where there is one."""
+
+    address: str
+
+    def refuse(self) -> None: ...
+
+
+class Ports:
+    """The open ports; `url` is the main one's."""
+
+    def __init__(self, url: str, runners: list[HttpRunner], grpc: GrpcPort | None) -> None:
+        self.url = url
+        self._runners = runners
+        self._grpc = grpc
+
+    def let_go(self) -> None:
+        """HTTP's clients are told with their next answers to go elsewhere. New ones are still taken."""
+        for runner in self._runners:
+            runner.let_go()
+
+    async def refuse(self) -> None:
+        """No connection is taken any more; gRPC's clients are told so at once."""
+        for runner in self._runners:
+            await runner.refuse()
+        if self._grpc is not None:
+            self._grpc.refuse()
+
+    @property
+    def busy(self) -> bool:
+        """Whether an HTTP connection has a request."""
+        return any(runner.busy for runner in self._runners)
+
+
 @asynccontextmanager
-async def listening(server: ServerSettings, doors: Doors) -> AsyncIterator[str]:
-    """Open the ports, say where, leave a note of it for `modelhub status`. Yields the main port's URL."""
+async def listening(server: ServerSettings, doors: Doors) -> AsyncIterator[Ports]:
+    """Open the ports, say where, leave a note of it for `modelhub status`."""
     place = server.admin_place
+    runners: list[HttpRunner] = []
     async with AsyncExitStack() as stack:
         token_file = _own_file(server, ".token") if place != "off" and server.admin_auth == "token" else None
         token = leave_token(token_file) if token_file is not None else None
@@ -67,6 +102,7 @@ async def listening(server: ServerSettings, doors: Doors) -> AsyncIterator[str]:
                 count=doors.counters.error,
                 write_timeout=server.write_timeout,
             )
+            runners.append(runner)
             return await _listen(runner, host, port, stack, or_another=or_another)
 
         here = control(server.host, is_open=place == "same")
@@ -78,11 +114,12 @@ async def listening(server: ServerSettings, doors: Doors) -> AsyncIterator[str]:
         if isinstance(place, int):
             app = make_admin_app(doors.about, control(ADMIN_HOST, is_open=True))
             admin_url = await listen(app, ADMIN_HOST, place, or_another=server.admin is None)
-        grpc_url = await stack.enter_async_context(_listen_grpc(server, doors.inference, about, doors.counters, here))
+        grpc = await stack.enter_async_context(_listen_grpc(server, doors.inference, about, doors.counters, here))
+        grpc_url = grpc.address if grpc is not None else ""
         urls = {"url": url, "admin_url": admin_url, "grpc_url": grpc_url}
         _leave_note(server, {**urls, "token_file": str(token_file or "")}, stack)
         _say_where(server, urls, token_file)
-        yield url
+        yield Ports(url, runners, grpc)
 
 
 def most_connections(server: ServerSettings) -> int:
@@ -162,13 +199,13 @@ def _url(runner: web.AppRunner, host: str) -> str:
 @asynccontextmanager
 async def _listen_grpc(
     server: ServerSettings, inference: Inference, about: Descriptions, counters: Counters, control: Control
-) -> AsyncIterator[str]:
-    """Yields host:port of gRPC; "" without one: then grpc is not even imported."""
+) -> AsyncIterator[GrpcPort | None]:
+    """None without one: then grpc is not even imported."""
     if server.grpc_port is None:
-        yield ""
+        yield None
         return
     from .grpc.server import listening as listening_grpc
 
     most = most_connections(server)
-    async with listening_grpc(server, inference, about, counters, control, most) as address:
-        yield address
+    async with listening_grpc(server, inference, about, counters, control, most) as opened:
+        yield opened

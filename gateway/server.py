@@ -18,6 +18,7 @@ from typing import NamedTuple
 import uvloop
 
 from .. import limits_set_here
+from ..config.server import ServerSettings
 from ..config.settings import Settings
 from ..protocol.errors import ConfigError
 from ..workers.linux import forbid_dumps
@@ -44,7 +45,7 @@ from .places.local import LocalPlace, Servers
 from .places.output import output_log
 from .places.place import Starter
 from .places.script import Script
-from .ports import Doors, listening
+from .ports import Doors, Ports, listening
 from .supervision.memory_watch import INTERVAL, MemoryWatch
 from .system import hangup, heap
 from .system.container import PodMemory
@@ -59,6 +60,8 @@ log = logging.getLogger("modelhub.server")
 
 #: What a compressed body may become, in multiples of the largest body: more is a bomb.
 INFLATE_FACTOR = 4
+#: Seconds between two looks whether the last request has ended.
+LOOK_EVERY = 0.05
 #: Seconds between two writes of the sizes that were learnt.
 SAVE_EVERY = 30
 
@@ -116,7 +119,8 @@ async def _serve(
             parts.counters,
             lambda guard, is_open: Control(catalog, follower, guard, is_open=is_open),
         )
-        announcer.url = await stack.enter_async_context(listening(server, doors))
+        ports = await stack.enter_async_context(listening(server, doors))
+        announcer.url = ports.url
         catalog.load_eager()
         heap.settle()
         watchers = [
@@ -130,7 +134,7 @@ async def _serve(
         await stop.asked.wait()
         for watcher in watchers:
             watcher.cancel()
-        await _drain(catalog, registry, server.shutdown_grace, stop.hurry)
+        await _drain(catalog, registry, ports, server, stop.hurry)
         await asyncio.to_thread(book.save)
     return 0
 
@@ -279,13 +283,23 @@ async def _reload_on_hangup(catalog: Catalog) -> None:
             log.exception("the configuration was not reloaded")
 
 
-async def _drain(catalog: Catalog, registry: Registry, grace: float, hurry: asyncio.Event) -> None:
-    """Not ready any more, no new loads; requests in flight are answered; then the workers end."""
+async def _drain(
+    catalog: Catalog, registry: Registry, ports: Ports, server: ServerSettings, hurry: asyncio.Event
+) -> None:
+    """Not ready from the first moment; what comes is answered for a while, what runs is; then the workers end."""
     registry.draining = True
-    log.info("stopping: requests in flight have %g s to end", grace)
+    delay, grace = server.drain_delay, server.shutdown_grace
+    after = f", after {delay:g} s in which new ones are answered" if delay else ""
+    log.info("stopping: requests in flight have %g s to end%s", grace, after)
     started = time.monotonic()
-    closing = asyncio.create_task(catalog.close(grace))
     hurried = asyncio.create_task(hurry.wait())
+    ports.let_go()
+    await asyncio.wait({hurried}, timeout=delay)
+    await ports.refuse()
+    until = time.monotonic() + grace
+    while time.monotonic() < until and not hurry.is_set() and (ports.busy or _serving(registry)):
+        await asyncio.wait({hurried}, timeout=LOOK_EVERY)
+    closing = asyncio.create_task(catalog.close(max(until - time.monotonic(), 0)))
     await asyncio.wait({closing, hurried}, return_when=asyncio.FIRST_COMPLETED)
     if hurry.is_set():
         log.warning("asked again: stopping now")
@@ -293,3 +307,8 @@ async def _drain(catalog: Catalog, registry: Registry, grace: float, hurry: asyn
     hurried.cancel()
     await closing
     log.info("stopped after %.1f s", time.monotonic() - started)
+
+
+def _serving(registry: Registry) -> bool:
+    """Whether a request waits, or a worker holds one."""
+    return any(version.queued or version.in_flight for version in registry.all())

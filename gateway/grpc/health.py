@@ -21,7 +21,7 @@ from .service import SERVICE
 
 LIVENESS = "liveness"
 #: Seconds between two looks for those who watch.
-WATCH_INTERVAL = 1.0
+WATCH_INTERVAL = 0.2
 
 _SERVER = frozenset({"", SERVICE.full_name})
 

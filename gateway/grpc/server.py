@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -23,6 +24,32 @@ from .service import SERVICE, InferenceService
 MAX_MESSAGE = (1 << 31) - 1
 #: Seconds that calls are given to end once the port closes; requests were drained before.
 CLOSE_GRACE = 1.0
+#: Seconds that calls may take whose clients were let go: until the gateway's own end ends them.
+LET_GO = 24 * 3600.0
+
+
+class GrpcPort:
+    """The server behind the port, and where it is."""
+
+    def __init__(self, server: grpc.aio.Server, address: str) -> None:
+        self.address = address
+        self._server = server
+        self._letting_go: asyncio.Task[None] | None = None
+
+    def refuse(self) -> None:
+        """Clients are told to go elsewhere (GOAWAY), and nothing new is begun; calls that run go on.
+
+        gRPC's core cancels a call that arrives in the very moment of this. Who watches the health, which has said so,
+        has left by then.
+        """
+        if self._letting_go is None:
+            self._letting_go = asyncio.create_task(self._server.stop(LET_GO), name="gRPC clients are let go")
+
+    async def close(self) -> None:
+        """All calls have ended, or had their time."""
+        await self._server.stop(CLOSE_GRACE)
+        if self._letting_go is not None:
+            await self._letting_go
 
 
 @asynccontextmanager
@@ -33,8 +60,8 @@ async def listening(
     counters: Counters,
     control: Control,
     max_connections: int = 10_000,
-) -> AsyncIterator[str]:
-    """A gRPC server on `grpc_port`; yields its address, host:port. Raises ConfigError if the port is taken."""
+) -> AsyncIterator[GrpcPort]:
+    """A gRPC server on `grpc_port`. Raises ConfigError if the port is taken."""
     assert settings.grpc_port is not None
     server = grpc.aio.server(options=_options(settings.max_body, max_connections))
     service = InferenceService(inference, about, counters, control)
@@ -51,10 +78,11 @@ async def listening(
         hint = "choose another with --server.grpc_port, or 0 for any free one"
         raise ConfigError(f"cannot listen on {place}:{settings.grpc_port} for gRPC: {hint}") from None
     await server.start()
+    opened = GrpcPort(server, f"{'127.0.0.1' if host in ('0.0.0.0', '::') else place}:{port}")
     try:
-        yield f"{'127.0.0.1' if host in ('0.0.0.0', '::') else place}:{port}"
+        yield opened
     finally:
-        await server.stop(CLOSE_GRACE)
+        await opened.close()
 
 
 def _options(max_body: int, max_connections: int) -> list[tuple[str, int]]:

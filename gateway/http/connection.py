@@ -52,13 +52,13 @@ def make_runner(
     max_connections: int,
     count: Callable[[int], None],
     write_timeout: float = 60.0,
-) -> web.AppRunner:
+) -> HttpRunner:
     """The server of an application of ours; sites are started on it after `setup()`.
 
     `grace`: seconds that its requests have at the end. `count` is told the status of each error. `write_timeout`:
     seconds that a client may read nothing of its answer.
     """
-    return _Runner(
+    return HttpRunner(
         app,
         limit=max_connections,
         count=count,
@@ -189,6 +189,15 @@ class V2Protocol(web.RequestHandler):
             return None
         return self._next_keepalive_close_time - (KEEP_ALIVE if self._request_count else FIRST_REQUEST)
 
+    @property
+    def busy(self) -> bool:
+        """Whether it has a request, or part of one."""
+        return self._current_request is not None or bool(self._messages)
+
+    def let_go(self) -> None:
+        """Each of its answers is its last."""
+        self._request_handler = _closing(self._request_handler)
+
     def only_probes(self) -> None:
         """It is one too many: it may ask how the server is, once, and nothing else."""
         self._request_handler = _probes(self._request_handler)
@@ -243,28 +252,52 @@ def _probes(handler: Handler | None) -> Handler | None:
     return answer
 
 
+def _closing(handler: Handler | None) -> Handler | None:
+    """`handler`, each of whose answers says that it is the connection's last."""
+    if handler is None:
+        return None
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        request._message = request._message._replace(should_close=True)  # as if the client had asked for it
+        response = await handler(request)
+        response.force_close()
+        return response
+
+    return answer
+
+
 class _Server(web.Server):
     """aiohttp's low-level server with our protocol and a limit of connections."""
 
     crowd: Crowd
     watching: asyncio.Task[None]
+    ending = False
+
+    def let_go(self) -> None:
+        """Whoever is answered from now on is told to go elsewhere for the next."""
+        self.ending = True
+        for handler in self._connections:
+            assert isinstance(handler, V2Protocol)
+            handler.let_go()
 
     def __call__(self) -> V2Protocol:
         return V2Protocol(self, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
+        assert isinstance(handler, V2Protocol)
+        if self.ending:
+            handler.let_go()
         if self.crowd.has_place():
             return
         if self.crowd.has_place_for_probe():
-            assert isinstance(handler, V2Protocol)
             handler.only_probes()
         else:
             transport.write(TOO_MANY)
             transport.close()
 
 
-class _Runner(web.AppRunner):
+class HttpRunner(web.AppRunner):
     """Serves an application with `guard` round it and V2Protocol below it."""
 
     def __init__(
@@ -289,6 +322,22 @@ class _Runner(web.AppRunner):
         readers = Readers(connections, self._write_timeout)
         server.watching = asyncio.create_task(readers.watch(), name="clients that do not read")
         return server
+
+    def let_go(self) -> None:
+        """Each answer says `Connection: close` from now on; connections that come are taken all the same."""
+        if isinstance(self._server, _Server):
+            self._server.let_go()
+
+    async def refuse(self) -> None:
+        """No connection is taken any more; those that are open go on."""
+        for site in list(self.sites):
+            await site.stop()
+
+    @property
+    def busy(self) -> bool:
+        """Whether any connection has a request."""
+        connections: Any = self._server._connections if self._server is not None else ()
+        return any(each.busy for each in connections)
 
     async def _cleanup_server(self) -> None:
         if isinstance(self._server, _Server):

@@ -102,8 +102,8 @@ def test_the_sections_have_the_keys_of_the_documentation() -> None:
         "from idle_timeout load max_loaded memory_budget models name parallel_loads preload_order"
     )
     assert keys(ServerSettings) == (
-        "admin admin_auth admin_hosts artifact_cache environments grpc_port host load_overrides log max_body "
-        "max_buffered max_connections port pythons readiness readiness_strict shutdown_grace state_dir "
+        "admin admin_auth admin_hosts artifact_cache drain_delay environments grpc_port host load_overrides log "
+        "max_body max_buffered max_connections port pythons readiness readiness_strict shutdown_grace state_dir "
         "write_timeout"
     )
 

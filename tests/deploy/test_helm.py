@@ -56,7 +56,7 @@ CASES: dict[str, dict[str, Any]] = {
         "persistence": {"enabled": True, "existingClaim": "mine"},
         "podDisruptionBudget": {"enabled": False},
     },
-    "given-account": {**WINE, "serviceAccount": {"create": False, "name": "mine"}, "preStopSeconds": 0},
+    "given-account": {**WINE, "serviceAccount": {"create": False, "name": "mine"}, "drainSeconds": 0},
 }
 
 

@@ -102,7 +102,7 @@ async def grpc_serving(
     operators = Nothing()
     control = Control(operators, operators, guard_of("127.0.0.1", token), is_open=admin)  # type: ignore[arg-type]
     async with (
-        listening(server, Inference(registry, budget), about, counters, control) as address,
-        grpc.aio.insecure_channel(address) as channel,
+        listening(server, Inference(registry, budget), about, counters, control) as port,
+        grpc.aio.insecure_channel(port.address) as channel,
     ):
         yield GrpcFront(channel, counters, budget, operators)
