@@ -39,7 +39,9 @@ class LimitSettings(Section):
     """What one worker may use, and how much work may wait for the model."""
 
     memory: PositiveSize | None = None
-    """Private bytes of a worker; one above it is killed and replaced. None: no limit."""
+    """Private bytes of a worker; one above it is killed and replaced.
+
+    None: nine tenths of the memory of the container, or of the machine."""
 
     queue: Annotated[int, Field(ge=1, le=1_000_000), NoBool] = 200
     """Requests that may wait for this model; more are refused with 429."""

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import uvloop
 
 from .. import limits_set_here
+from ..config.quantities import human_size
 from ..config.server import ServerSettings
 from ..config.settings import Settings
 from ..protocol.errors import ConfigError
@@ -48,7 +49,7 @@ from .places.script import Script
 from .ports import Doors, Ports, listening
 from .supervision.memory_watch import INTERVAL, MemoryWatch
 from .system import hangup, heap
-from .system.container import PodMemory
+from .system.container import PodMemory, default_worker_limit
 from .system.orphans import reap_orphans
 from .system.runtime_dir import RuntimeDir
 from .telemetry import stderr, tracing
@@ -237,6 +238,8 @@ async def _parts(settings: Settings, script: Script | None, display: Display, mo
             return made
 
         local = place(ForkServers(environ, runtime_dir))
+        limit = await asyncio.to_thread(default_worker_limit)
+        log.info("a worker may use %s of memory where limits.memory says nothing else", human_size(limit))
         preparation = Preparation(
             artifacts,
             environments,
@@ -244,6 +247,7 @@ async def _parts(settings: Settings, script: Script | None, display: Display, mo
             display,
             max_inflated=server.max_body * INFLATE_FACTOR,
             max_answer=most,
+            memory_limit=limit,
             script=script,
             script_place=place(ScriptServer(script.environment, script.descriptor)) if script is not None else None,
         )

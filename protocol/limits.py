@@ -35,6 +35,12 @@ BATCH_BYTES = 32 << 20
 
 #: Bytes that a compressed body may become, unless the gateway says otherwise.
 MAX_INFLATED = 256 << 20
+#: What a compressed body becomes in any case, and beyond that, in multiples of its own size: zeros reach a thousand.
+INFLATED_ANYHOW, INFLATE_RATIO = 16 << 20, 100
+#: Of an inflated body; one with more commas than that allows is larger in memory than anything that is sent as it is.
+BYTES_PER_ELEMENT = 8
+#: Columns of a table; its cells (rows times columns) in any case, and beyond that in multiples of the values sent.
+MAX_COLUMNS, FULL_CELLS, SPARSE = 100_000, 4_000_000, 16
 #: Pixels of one image, unless the entry says otherwise: a photograph has 12 to 50 million.
 MAX_PIXELS = 64_000_000
 #: Dots per inch and pages of a PDF, unless the entry says otherwise.

@@ -49,16 +49,21 @@ class Preparation:
         *,
         max_inflated: int,
         max_answer: int,
+        memory_limit: int = 0,
         script: Script | None = None,
         script_place: Place | None = None,
     ) -> None:
-        """`script`: the user's script that this gateway was started by, and `script_place` its process."""
+        """`memory_limit`: of a worker whose entry says none, 0: none.
+
+        `script`: the user's script that this gateway was started by, and `script_place` its process.
+        """
         self._artifacts = artifacts
         self._environments = environments
         self._local = local
         self._display = display
         self._max_inflated = max_inflated
         self._max_answer = max_answer
+        self._memory_limit = memory_limit
         self._script = script
         self._script_place = script_place
 
@@ -95,7 +100,7 @@ class Preparation:
         modules = modules_for(mlmodel.flavors) if start == FORK else []
         self._local.want(environment, modules)
         order = WorkerOrder(self._spec(entry, version), artifact, environment, start, modules, env_names=entry.env)
-        return Prepared(_plan(self._local, entry, order, reason), artifact, _content(artifact, entry), version)
+        return Prepared(self._plan(self._local, entry, order, reason), artifact, _content(artifact, entry), version)
 
     async def _own_loader(self, entry: ModelSettings, version: str) -> Prepared:
         """A service that names no model: its own `load()` gets what it needs."""
@@ -107,7 +112,7 @@ class Preparation:
         modules = modules_for(()) if start == FORK else []
         self._local.want(environment, modules)
         order = WorkerOrder(self._spec(entry, version), None, environment, start, modules, env_names=entry.env)
-        return Prepared(_plan(self._local, entry, order, reason), None, f"service {entry.service}", version)
+        return Prepared(self._plan(self._local, entry, order, reason), None, f"service {entry.service}", version)
 
     async def _service_of_script(self, entry: ModelSettings, version: str, script: Script, place: Place) -> Prepared:
         """A service of a user's script, whose process forks its workers."""
@@ -123,7 +128,7 @@ class Preparation:
         reason = _DEVICES if entry.devices else ""
         start = SPAWN if reason else entry.start
         order = WorkerOrder(spec, files, script.environment, start, env_names=script.env_names)
-        return Prepared(_plan(place, entry, order, reason), fetched, source, version)
+        return Prepared(self._plan(place, entry, order, reason), fetched, source, version)
 
     async def _fetched(self, entry: ModelSettings, version: str, *, anew: bool = False) -> Artifact:
         """The files of a model, held for the caller; a download is shown."""
@@ -156,20 +161,19 @@ class Preparation:
             batching=entry.batching.model_dump(),
         )
 
+    def _plan(self, place: Place, entry: ModelSettings, order: WorkerOrder, reason: str) -> ReplicaPlan:
+        return ReplicaPlan(
+            place=place,
+            order=replace(order, threads=entry.threads, devices=entry.devices),
+            start_reason=reason,
+            timeout=entry.timeout,
+            load_timeout=entry.load_timeout,
+            memory_limit=entry.limits.memory or self._memory_limit,
+            warmup=entry.warmup,
+            credits=CREDITS_PER_SLOT * entry.limits.concurrency,
+        )
+
 
 def _content(artifact: Artifact, entry: ModelSettings) -> str:
     how = [entry.service, None if entry.model_type == "pyfunc" else entry.model_type]
     return " ".join([artifact.source, *filter(None, how)])
-
-
-def _plan(place: Place, entry: ModelSettings, order: WorkerOrder, reason: str) -> ReplicaPlan:
-    return ReplicaPlan(
-        place=place,
-        order=replace(order, threads=entry.threads, devices=entry.devices),
-        start_reason=reason,
-        timeout=entry.timeout,
-        load_timeout=entry.load_timeout,
-        memory_limit=entry.limits.memory or 0,
-        warmup=entry.warmup,
-        credits=CREDITS_PER_SLOT * entry.limits.concurrency,
-    )

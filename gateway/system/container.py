@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+#: Of the memory that there is, for one worker: before the kernel, or Kubernetes, ends everything.
+WORKER_PART = 0.9
 
 
 class PodMemory:
@@ -24,6 +28,13 @@ class PodMemory:
         except (OSError, ValueError):
             return 0, 0
         return used - int(stat.get("inactive_file", 0)), int(limit)
+
+
+def default_worker_limit() -> int:
+    """Bytes that one worker may use where nobody says how many: a part of the container's memory, or the machine's."""
+    _, limit = PodMemory().used_and_limit()
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(WORKER_PART * min(limit or machine, machine))
 
 
 def _own_cgroup() -> Path | None:

@@ -10,6 +10,7 @@ import zlib
 from typing import Dict, Union
 
 from ...protocol.errors import InvalidRequest, TooLarge, UnsupportedMediaType
+from ...protocol.limits import BYTES_PER_ELEMENT, INFLATE_RATIO, INFLATED_ANYHOW
 
 Body = Union[bytes, bytearray, memoryview]
 
@@ -29,11 +30,20 @@ _RAW = -zlib.MAX_WBITS
 def inflate(body: Body, encoding: str, limit: int) -> Body:
     """The body without its Content-Encoding: gzip (also of several members), deflate (zlib or raw) or identity.
 
-    Raises UnsupportedMediaType, TooLarge (more than `limit` bytes), InvalidRequest (corrupt or cut off).
+    Raises UnsupportedMediaType, TooLarge (more than `limit` bytes, or than its own size lets expect, or more elements
+    than so many bytes hold otherwise), InvalidRequest (corrupt or cut off).
     """
     name = encoding.strip().lower()
     if name in ("", "identity"):
         return body
+    most = min(limit, max(INFLATED_ANYHOW, INFLATE_RATIO * len(body)))
+    found = _decoded(body, name, most)
+    if found.count(b",") > limit // BYTES_PER_ELEMENT:
+        raise TooLarge(f"the body inflates to more than {limit // BYTES_PER_ELEMENT} elements")
+    return found
+
+
+def _decoded(body: Body, name: str, limit: int) -> bytearray:
     if name in ("gzip", "x-gzip"):
         return _inflate(body, _GZIP, limit)
     if name == "deflate":

@@ -28,6 +28,7 @@ from .files import decode_file
 from .images import ImageOptions, PixelBudget
 from .inputs import InputAdapter
 from .pdf import PdfOptions
+from .sizes import check_records
 from .tables import bare_frame, column, columns_of, matrix_of, rows_of, shape_of
 from .tensor_images import TensorImages
 from .tensors import object_array, to_array
@@ -165,6 +166,7 @@ class FieldInputs:
         if self._signature.from_type_hint:
             return ModelInput(data=rows, rows=len(rows))
         if not self._fields:
+            check_records(rows)
             return ModelInput(data=rows_as_example(rows, self._signature.example_kind), rows=len(rows))
         if self._columns:
             columns = columns_of(rows, self._fields)

@@ -19,6 +19,7 @@ from ...protocol.v2 import InferInput, did_you_mean
 from .files import decode_file
 from .inputs import InputAdapter, is_optional_whole
 from .plain import is_frame
+from .sizes import check_csv, check_records
 from .tensors import object_array, to_array
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def records_of_csv(raw: bytes, text_columns: Collection[str] = frozenset()) -> L
     """
     import pandas as pd
 
+    check_csv(raw)
     try:
         frame = pd.read_csv(io.BytesIO(raw), dtype=dict.fromkeys(text_columns, str), encoding="utf-8")
     except UnicodeDecodeError:
@@ -106,6 +108,7 @@ def as_rows(data: Any, *, mixed: bool = False) -> List[Any]:
 def columns_of(rows: List[Any], fields: Sequence[Field]) -> Dict[str, Array]:
     """One array per column of the signature, in its order, of records, of rows by position, or of single values."""
     if isinstance(rows[0], dict):
+        check_records(rows, len(fields))
         values = {each.name: [row.get(each.name) for row in rows] for each in fields}
         _check_missing(rows, fields)
         check_unknown([row.keys() for row in rows], fields)

@@ -23,6 +23,7 @@ from ...protocol.messages import InferRequest
 from ...protocol.v2 import JSON_TYPE, check_members
 from ..convert.kinds import is_json
 from ..convert.plain import is_frame
+from ..convert.sizes import check_csv, check_records
 from ..convert.tables import check_unknown
 from ..model.call import Answer, Body, Call
 from ..model.served import Dialect, ServedModel
@@ -131,6 +132,8 @@ def _from_json(model: ServedModel, document: Dict[str, Any]) -> Tuple[Any, Dict[
 def parse_format(model: ServedModel, name: str, value: Any) -> Any:
     """One of MLflow's four formats to what the model is called with. Raises InvalidRequest."""
     schema = _input_schema(model)
+    if name == "dataframe_records" and isinstance(value, list) and value:
+        check_records(value)
     try:
         if mlflow1.is_mlflow1():
             return _checked(model, mlflow1.parse(name, value, schema))
@@ -162,6 +165,7 @@ def _from_csv(model: ServedModel, content_type: str, body: Body) -> Any:
     if charset and charset.group(1).lower() not in ("utf-8", "utf8", "us-ascii"):
         raise UnsupportedMediaType(f"CSV must be UTF-8, not {charset.group(1)[:40]}")
     schema = _input_schema(model)
+    check_csv(bytes(body))
     try:
         types = dict(zip(schema.input_names(), schema.pandas_types())) if schema is not None else None
         data = pd.read_csv(io.StringIO(bytes(body).decode("utf-8")), dtype=types)
