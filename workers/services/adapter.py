@@ -200,10 +200,7 @@ class ServiceAdapter:
             answer = FORMS[call.kind].answer(call, call.asked, result)
         elif call.request is not None and not is_legacy(result):
             answer = v2_answer(self.inner, call, result)
-        elif (
-            call.request is not None and call.request.wants_binary(None) and checked_status(result["statusCode"]) < 400
-        ):
-            # gRPC, and clients of binary tensors, know no other form of success than outputs.
+        elif call.request is not None and _is_success_for_tensors(call.request, result):
             rest = {name: value for name, value in result.items() if name != "statusCode"}
             answer = v2_answer(self.inner, call, rest.get("data", rest))
         else:

@@ -156,15 +156,13 @@ def shapes() -> Iterator[Request]:
 
 def not_json() -> Iterator[Request]:
     for label, body in {
-        "NaN": TEXT.replace(b"4.0", b"NaN"),
-        "Infinity": TEXT.replace(b"4.0", b"-Infinity"),
         "single quotes": TEXT.replace(b'"', b"'"),
         "bad UTF-8": TEXT.replace(b'"7"', b'"\xff\xfe"'),
         "cut UTF-8": TEXT.replace(b'"7"', b'"\xe2\x98"'),
         "lone surrogate": TEXT.replace(b'"7"', b'"\\ud800"'),
         "a zero byte": TEXT.replace(b'"7"', b'"\0"'),
         "UTF-16": TEXT.decode().encode("utf-16"),
-        "byte order mark": b"\xef\xbb\xbf" + TEXT,
+        "two byte order marks": b"\xef\xbb\xbf" * 2 + TEXT,
         "two documents": TEXT + TEXT,
         "something behind": TEXT + b"x",
         "a comment": TEXT + b"//",
@@ -398,3 +396,14 @@ def test_aborted(shared_gateway: Gateway, sent: bytes) -> None:
         connection.sendall(sent)
         connection.close()
     assert shared_gateway.post(PATH, TEXT).status == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [TEXT.replace(b"4.0", b"NaN"), TEXT.replace(b"4.0", b"-Infinity"), b"\xef\xbb\xbf" + TEXT],
+    ids=["NaN", "Infinity", "byte order mark"],
+)
+def test_what_other_programs_write_beside_json_is_read(shared_gateway: Gateway, body: bytes) -> None:
+    answer = shared_gateway.post("/v2/models/identity/infer", body, {"Content-Type": "application/json"})
+    assert answer.status == 200
+    assert answer.json()["outputs"][0]["data"][:3] == [1.0, 2.0, 3.0]
