@@ -38,14 +38,19 @@ RAW = good(raw_input_contents=[struct.pack("<4f", 1, 2, 3, 4)]).SerializeToStrin
 
 
 class Client:
-    def __init__(self, channel: grpc.Channel) -> None:
+    """An operator's: it brings the gateway's token, which only some methods ask for."""
+
+    def __init__(self, channel: grpc.Channel, token: str) -> None:
         self._channel = channel
+        self._metadata = (("authorization", f"Bearer {token}"),)
 
     def __call__(self, message: Any, method: str = "ModelInfer", **options: Any) -> str:
         """The name of the code that this message ends in; what fails has a message of its own."""
         data = message if isinstance(message, bytes) else message.SerializeToString()
         try:
-            self._channel.unary_unary(f"{SERVICE}/{method}")(data, timeout=SECONDS, **options)
+            self._channel.unary_unary(f"{SERVICE}/{method}")(
+                data, timeout=SECONDS, **{"metadata": self._metadata, **options}
+            )
         except grpc.RpcError as failed:
             error = failed
         else:
@@ -59,7 +64,7 @@ class Client:
 def client(shared_gateway: Gateway) -> Iterator[Client]:
     before = workers(shared_gateway)
     with grpc.insecure_channel(shared_gateway.grpc_url, options=OPTIONS) as channel:
-        found = Client(channel)
+        found = Client(channel, shared_gateway.token)
         assert found(RAW) == "OK"
         yield found
         assert found(RAW) == "OK"
@@ -76,6 +81,12 @@ def test_bytes_that_are_no_message(client: Client, method: str) -> None:
         assert client(choose.randbytes(choose.randrange(1, 60)), method) in allowed
     assert client(b"\x0a\xff\xff\xff\xff\x0f", method) in ("INVALID_ARGUMENT", "OK")
     assert client(b"\xff" * 100, method) == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize("method", [name for name in UNARY if name.startswith("RepositoryModel")])
+def test_whoever_brings_no_token_is_told_nothing_else(client: Client, method: str) -> None:
+    for message in (b"", b"\xff" * 100):
+        assert client(message, method, metadata=()) == "UNAUTHENTICATED"
 
 
 def test_every_truncation(client: Client) -> None:
