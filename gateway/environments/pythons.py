@@ -135,7 +135,7 @@ async def _probe(path: Path, *, distributions: bool) -> tuple[Interpreter, dict[
     arguments = ["-I", *([] if distributions else ["-S"]), "-c", _PROBE, *(["all"] if distributions else [])]
     env = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "LD_LIBRARY_PATH"}}
     try:
-        said = await run_program([str(executable), *arguments], env=env, timeout=_PROBE_SECONDS)
+        said = await run_program([str(executable), *arguments], env=env, timeout=_PROBE_SECONDS, whole=True)
         answer = json.loads(said.rpartition("PROBE")[2])
     except (OSError, UvFailed, ValueError) as error:
         reason = error.last_line if isinstance(error, UvFailed) else str(error)
@@ -160,7 +160,8 @@ def _of_pyenv() -> list[tuple[Path, str]]:
 async def _of_uv(uv: Uv) -> list[tuple[Path, str]]:
     """What uv's own search finds. A shim of pyenv that leads nowhere is one of uv's warnings, no failure."""
     try:
-        said = await uv.run("python", "list", "--only-installed", "--no-python-downloads", "--output-format", "json")
+        arguments = ("--only-installed", "--no-python-downloads", "--output-format", "json")
+        said = await uv.run("python", "list", *arguments, whole=True)
         listed = json.loads(said[said.index("[{") : said.rindex("}]") + 2])
     except (UvFailed, OSError, ValueError):
         return []  # the error that follows lists what was found elsewhere

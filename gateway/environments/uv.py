@@ -103,10 +103,11 @@ class Uv:
         cwd: Path | None = None,
         secrets: Iterable[str] = (),
         settings: Mapping[str, str] = _NOTHING,
+        whole: bool = False,
     ) -> str:
         """Run uv and return what it printed, masked, these `secrets` too. Raises UvFailed. Cancelling kills it.
 
-        `settings`: UV_* variables in place of those that there are; "" takes one away.
+        `settings`: UV_* variables in place of those that there are; "" takes one away. `whole`: as in `run_program`.
         """
         redactor = Redactor(self._environ)
         for secret in secrets:
@@ -114,7 +115,9 @@ class Uv:
         binary, env = await asyncio.to_thread(lambda: (self.binary, self.environment()))
         env = {name: value for name, value in {**env, **settings}.items() if value or name not in settings}
         try:
-            return await run_program([str(binary), *arguments], env=env, cwd=cwd, mask=redactor.clean, tail=self._tail)
+            return await run_program(
+                [str(binary), *arguments], env=env, cwd=cwd, mask=redactor.clean, tail=self._tail, whole=whole
+            )
         finally:
             if self._tail is not None:
                 self._tail("")
@@ -128,14 +131,21 @@ async def run_program(
     mask: Callable[[str], str] | None = None,
     tail: Callable[[str], None] | None = None,
     timeout: float | None = None,
+    whole: bool = False,
 ) -> str:
-    """Run a program that dies with us; return its output (stdout and stderr), masked. Raises UvFailed."""
+    """Run a program that dies with us; return its output (stdout and stderr), masked. Raises UvFailed.
+
+    `whole`: what it prints is an answer to be read, and shown to nobody: neither masked nor cut, unless it fails.
+    """
     mask = mask or Redactor().clean
     process = await _start(command, env, cwd)
     said: deque[str] = deque(maxlen=_KEPT_LINES)
     try:
-        returncode = await asyncio.wait_for(_follow(process, mask, said, tail), timeout)
+        following = _keep(process, said) if whole else _follow(process, mask, said, tail)
+        returncode = await asyncio.wait_for(following, timeout)
     except asyncio.TimeoutError:
+        if whole:
+            said = deque((mask(line[:_LONGEST_LINE]) for line in said), _SHOWN_LINES)
         raise UvFailed(_TIMED_OUT, "\n".join([*said, f"no end within {timeout:g} s"])) from None
     finally:
         if process.returncode is None:
@@ -143,7 +153,10 @@ async def run_program(
                 os.killpg(process.pid, signal.SIGKILL)
             await asyncio.shield(process.wait())
     if returncode != 0:
-        raise UvFailed(returncode, "\n".join(list(said)[-_SHOWN_LINES:]).strip())
+        last = list(said)[-_SHOWN_LINES:]
+        if whole:
+            last = [mask(line[:_LONGEST_LINE]) for line in last]
+        raise UvFailed(returncode, "\n".join(last).strip())
     return "\n".join(said)
 
 
@@ -160,6 +173,14 @@ async def _start(command: Sequence[str], env: Mapping[str, str], cwd: Path | Non
         start_new_session=True,
         limit=1 << 20,
     )
+
+
+async def _keep(process: asyncio.subprocess.Process, said: deque[str]) -> int:
+    """Keep its lines in `said` as they are; its exit code."""
+    assert process.stdout is not None
+    while raw := await _line(process.stdout):
+        said.append(raw.decode(errors="replace").rstrip("\r\n"))
+    return await process.wait()
 
 
 async def _follow(

@@ -59,6 +59,26 @@ async def test_uvs_search_is_asked_last_and_its_warnings_do_no_harm(tmp_path: Pa
     assert (await find_python("3.30", pythons=[], uv=uv)).path == path
 
 
+async def test_a_long_list_is_read_to_its_end(tmp_path: Path, nothing: Uv) -> None:
+    """uv's, of many Pythons, and a Python's, of many distributions."""
+    wanted = fake_python(tmp_path / "python", "3.30.4")
+    others = [
+        f'{{"path": "/opt/{"x" * 80}/{at}", "version": "3.29.{at}", "implementation": "cpython"}}' for at in range(99)
+    ]
+    listed = ", ".join([*others, f'{{"path": "{wanted}", "version": "3.30.4", "implementation": "cpython"}}'])
+    (tmp_path / "list").write_text(f"[{listed}]")
+    assert (await find_python("3.30", pythons=[], uv=make_uv(tmp_path / "uv", f"cat {tmp_path}/list"))).path == wanted
+    names = ", ".join(f'"my-{at}-token": "1.{at}"' for at in range(500))
+    script = (
+        f'PROBE{{"executable": "x", "version": "3.30.4", "kind": "CPython", "versions": {{{names}}}, "requires": {{}}}}'
+    )
+    many = tmp_path / "many"
+    many.write_text(f"#!/bin/sh\necho '{script}'\n")
+    many.chmod(0o755)
+    _, installed = await inspect_installed(many)
+    assert installed.version("my-499-token") == "1.499"
+
+
 async def test_none_found_lists_those_that_there_are_and_the_setting(nothing: Uv, tmp_path: Path) -> None:
     other = fake_python(tmp_path / "python", "3.30.1")
     with pytest.raises(LoadError) as error:

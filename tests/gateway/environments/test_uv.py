@@ -88,6 +88,17 @@ async def test_a_line_without_end_is_no_reason_to_hang() -> None:
     assert said.splitlines()[-1] == "done"
 
 
+async def test_an_answer_is_neither_cut_nor_masked_but_its_failure_is() -> None:
+    """A list of a thousand distributions, one of which is called …-token, is one line of JSON."""
+    script = "printf 'a-token: \"%08000d\"' 0"
+    said = await run_program(["/bin/sh", "-c", script], env={}, whole=True)
+    assert said == 'a-token: "' + "0" * 8000 + '"'
+    with pytest.raises(UvFailed) as failed:
+        await run_program(["/bin/sh", "-c", f"{script}; echo; echo https://a:b@h; exit 3"], env={}, whole=True)
+    assert failed.value.last_line == "https://***@h"
+    assert len(failed.value.said) < 5000
+
+
 async def test_a_time_limit_and_a_cancellation_end_the_whole_group() -> None:
     with pytest.raises(UvFailed, match=r"no end within 0.2 s"):
         await run_program(["/bin/sh", "-c", "cat /dev/zero >/dev/null | sleep 600"], env={}, timeout=0.2)
