@@ -107,8 +107,8 @@ class Nothing:
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
 
-    async def load(self, *what: Any) -> None:
-        self.asked.append(("load", *what))
+    async def load(self, *what: Any, anew: bool) -> None:
+        self.asked.append(("load", *what, *(("anew",) if anew else ())))
 
     async def unload(self, *what: Any) -> None:
         self.asked.append(("unload", *what))
