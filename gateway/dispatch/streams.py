@@ -95,3 +95,8 @@ class Chunks:
         """Nobody wants more: the worker stops."""
         self._asked.cancel()
         self._hold(0)
+        self._hold = _nothing  # a piece may come before the worker hears of it
+
+
+def _nothing(size: int) -> None:
+    """Holds nothing."""

@@ -22,7 +22,7 @@ from ...protocol.errors import ServingError, from_wire
 from ...protocol.kinds import INFER, STREAM
 from ...protocol.messages import InferReply, InferRequest
 from ...protocol.statuses import code_of_status
-from ..dataplane.budget import SMALL, Budget
+from ..dataplane.budget import SMALL, Budget, Share
 from ..dataplane.inference import Exchange, Inference
 from ..dataplane.statuses import statuses
 from ..dispatch.streams import Chunk, Chunks
@@ -83,6 +83,8 @@ class GrpcInference:
                 await context.write(_error(question.request, error))
             except Exception as error:
                 await abort(context, error, self._counters, call)
+            finally:
+                question.written()
 
 
 class GrpcQuestion:
@@ -133,9 +135,13 @@ class GrpcQuestion:
     async def translate(self, reply: InferReply, output: Body) -> bytes:
         if reply.status >= 400:
             raise _error_of(reply.status, output)
-        if len(output) > LARGE:
-            self.caller.hold(self._budget.take(len(output)))
+        if len(output) > SMALL:
+            self._keep(self._budget.take(len(output)))
         return await aside(len(output), self._make, output, reply.json_size, raw=self._raw)
+
+    def _keep(self, share: Share) -> None:
+        """The bytes of the answer are held until the call has ended."""
+        self.caller.hold(share)
 
 
 class StreamedQuestion(GrpcQuestion):
@@ -144,6 +150,15 @@ class StreamedQuestion(GrpcQuestion):
     def __init__(self, call: Call, budget: Budget, context: Context) -> None:
         super().__init__(call, budget, _final)
         self._context = context
+        self._share: Share | None = None
+
+    def _keep(self, share: Share) -> None:
+        self._share = share
+
+    def written(self) -> None:
+        """Its answer holds nothing any more: a stream may have many."""
+        if self._share is not None:
+            self._share.release()
 
     async def forward(self, exchange: Exchange, chunks: Chunks) -> None:
         last = await self._forward_all(exchange, chunks)
