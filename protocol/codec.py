@@ -25,7 +25,7 @@ import msgpack
 
 from .clocks import PeerClock
 from .errors import WireError
-from .messages import BY_TYPE, WIRE_VERSION, InferRequest, Message
+from .messages import BY_TYPE, WIRE_VERSION, ChunkReply, ErrorReply, InferReply, InferRequest, Message
 
 Body = Union[bytes, memoryview, bytearray]
 
@@ -69,6 +69,9 @@ def _kinds(cls: type) -> Dict[str, Tuple[type, ...]]:
 
 _KINDS: Dict[type, Dict[str, Tuple[type, ...]]] = {cls: _kinds(cls) for cls in BY_TYPE.values()}
 
+#: What is said of one request, by its `id`.
+_ANSWERS = frozenset((InferReply, ChunkReply, ErrorReply))
+
 _FIELDS: Dict[type, List[Tuple[str, Any]]] = {cls: _defaults(cls) for cls in BY_TYPE.values()}
 
 
@@ -109,6 +112,7 @@ def decode(
 
     `clock`: the sender's, for who receives requests; their times come out by the own one. `strict`: the sender runs
     other people's code: fields must have their types, numbers are not negative, a JSON part no longer than its body.
+    An answer that cannot be read is its request's failure; it takes no other message with it.
     """
     try:
         version, *rest = msgpack.unpackb(frames[0], raw=False, strict_map_key=False)
@@ -134,9 +138,14 @@ def decode(
                     next_frame += 1
                 else:
                     body = inline
-            if strict:
-                _check(cls, head, body)
-            message = cls(**head)
+            try:
+                if strict:
+                    _check(cls, head, body)
+                message = cls(**head)
+            except (KeyError, TypeError, ValueError) as error:
+                if cls not in _ANSWERS or type(head.get("id")) is not int:
+                    raise
+                message, body = ErrorReply(head["id"], "internal", f"a malformed answer of the worker: {error}"), _EMPTY
             if cls is InferRequest:
                 if message.deadline:
                     message.deadline += here
@@ -161,5 +170,5 @@ def _check(cls: type, head: Dict[str, Any], body: Body) -> None:
             raise ValueError(f"{name} of {cls.__name__} is out of range")
     if not isinstance(body, (bytes, memoryview)):
         raise TypeError(f"the body of {cls.__name__} is of type {type(body).__name__}")
-    if (head.get("json_size") or 0) > len(body):
+    if (head.get("json_size") or 0) > len(body) and not head.get("content_encoding"):
         raise ValueError(f"json_size of {cls.__name__} is larger than its body")

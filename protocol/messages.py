@@ -126,7 +126,7 @@ class InferReply(Message):
     status: int = 0  # 0: success
     content_type: str = "application/json"
     content_encoding: str = ""
-    json_size: Optional[int] = None  # set when the body is JSON followed by binary tensors
+    json_size: Optional[int] = None  # set when the body, before compression, is JSON followed by binary tensors
     decode_ns: int = 0
     wait_ns: int = 0  # in the worker, before its batch began
     predict_ns: int = 0

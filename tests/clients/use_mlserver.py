@@ -102,6 +102,14 @@ def case_id_outputs_and_parameters():
     return [answer.id, answer.model_name, [output.name for output in answer.outputs], value.reshape(-1).tolist()]
 
 
+def case_vector():
+    """A vector is sent as [n, 1], for a tensor of rank 1 too."""
+    vector = np.array([1, 2, 3], dtype=np.float32)
+    inputs = [NumpyCodec.encode_input(name, vector) for name in ("left", "right")]
+    answer = infer("pair", InferenceRequest(inputs=inputs))
+    return {output.name: NumpyCodec.decode_output(output).reshape(-1).tolist() for output in answer.outputs}
+
+
 def case_metadata():
     server = MetadataServerResponse.model_validate(ask(""))
     model = MetadataModelResponse.model_validate(ask("/models/pair"))
@@ -110,12 +118,6 @@ def case_metadata():
 
 def case_error_unknown_model():
     infer("nosuch", PandasCodec.encode_request(FLOWERS))
-
-
-def case_error_vector():
-    """A vector is sent as [n, 1], which a tensor of rank 1 is not: MLServer and MLflow itself refuse it too."""
-    vector = np.array([1, 2, 3], dtype=np.float32)
-    infer("pair", InferenceRequest(inputs=[NumpyCodec.encode_input(name, vector) for name in ("left", "right")]))
 
 
 def case_error_unknown_input():

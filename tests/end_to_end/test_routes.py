@@ -40,6 +40,19 @@ def test_a_compressed_body_is_inflated_behind_the_front(shared_gateway: Gateway)
     assert (packed.status, packed.json()) == (200, plain.json())
 
 
+def test_binary_tensors_are_answered_compressed(shared_gateway: Gateway) -> None:
+    """What is compressed may be shorter than the JSON in it: `Inference-Header-Content-Length` counts before."""
+    tensor = {"name": "x", "shape": [1000, 2], "datatype": "FP32", "data": [1.0] * 2000}
+    body = {"id": "a" * 500, "inputs": [tensor], "parameters": {"binary_data_output": True}}
+    answer = shared_gateway.post("/v2/models/identity/infer", body, {"Accept-Encoding": "gzip"})
+    assert (answer.status, answer.headers["content-encoding"]) == (200, "gzip"), answer
+    size = int(answer.headers["inference-header-content-length"])
+    whole = gzip.decompress(answer.body)
+    assert len(answer.body) < size, "the case is not what this test is for"
+    assert json.loads(whole[:size])["outputs"][0]["parameters"] == {"binary_data_size": 8000}
+    assert len(whole[size:]) == 8000
+
+
 def test_what_the_worker_refuses_is_a_v2_error(shared_gateway: Gateway) -> None:
     for body, headers in (
         (b"{", {}),

@@ -188,13 +188,34 @@ def test_errors_cross_processes_as_data() -> None:
         (messages.ErrorReply(1, "internal", "x", float("nan")), "retry_after of ErrorReply is out of range"),
         (messages.ErrorReply(1, "internal", "x", float("inf")), "retry_after of ErrorReply is out of range"),
         (messages.ErrorReply(1, 7, "x"), "code of ErrorReply is of type int"),  # type: ignore[arg-type]
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_its_requests_failure_alone(message: messages.Message, says: str) -> None:
+    frames = codec.encode([(message, b"{}"), (messages.InferReply(2), b"good")])
+    (failure, nothing), other = codec.decode(frames, strict=True)
+    assert isinstance(failure, messages.ErrorReply)
+    assert (failure.id, failure.code, nothing) == (1, "internal", b"")
+    assert says in failure.message
+    assert other == (messages.InferReply(2), b"good")
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
         (messages.ReadyReply(1, "3", metadata=[]), "metadata of ReadyReply is of type list"),  # type: ignore[arg-type]
+        (messages.InferReply("1"), "id of InferReply is of type str"),  # type: ignore[arg-type]
     ],
 )
 def test_what_runs_other_peoples_code_must_say_what_its_fields_may_hold(message: messages.Message, says: str) -> None:
     frames = codec.encode([(message, b"{}")])
     with pytest.raises(WireError, match=says):
         codec.decode(frames, strict=True)
+
+
+def test_the_json_of_a_compressed_answer_may_be_longer_than_its_body() -> None:
+    """`json_size` is that of the body before compression, as in the header that clients read."""
+    reply = (messages.InferReply(1, content_encoding="gzip", json_size=1000), b"small")
+    assert codec.decode(codec.encode([reply]), strict=True) == [reply]
 
 
 @pytest.mark.parametrize("name", sorted(set(SAMPLES) - {"infer"}))  # whose times are no numbers of a worker's

@@ -142,7 +142,7 @@ async def test_what_a_worker_may_not_say_is_dropped_and_said_seldom(
     channel.expect(TOKENS[0], got)
     with workers(channel.bind(tmp_path / "s")) as (worker, _):
         for number in range(100):
-            worker.send_multipart(encode([(InferReply(number, json_size="1\r\nX: y"), b"{}")]))  # type: ignore[arg-type]
+            worker.send_multipart(encode([(StatsReply(stats=number), b"")]))  # type: ignore[arg-type]
             worker.send_multipart([b"no message of ours"])
         worker.send_multipart(encode([(StatsReply(stats={"number": 1}), b"")]))
         assert [message.stats for message in await got.until(1)] == [{"number": 1}]
