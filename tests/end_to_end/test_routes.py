@@ -7,11 +7,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.gateway_process import Gateway
 
 BODY = {"id": "a1", "inputs": [{"name": "x", "shape": [2, 2], "datatype": "FP64", "data": [[1, 2], [3, 4.5]]}]}
+TEXT = json.dumps(BODY).encode()
 
 
 def value(gateway: Gateway, name: str, **labels: str) -> float:
@@ -38,6 +40,17 @@ def test_a_compressed_body_is_inflated_behind_the_front(shared_gateway: Gateway)
         "/v2/models/identity/infer", gzip.compress(json.dumps(BODY).encode()), {"Content-Encoding": "gzip"}
     )
     assert (packed.status, packed.json()) == (200, plain.json())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [TEXT.replace(b"4.5", b"NaN"), TEXT.replace(b"4.5", b"-Infinity"), b"\xef\xbb\xbf" + TEXT],
+    ids=["NaN", "Infinity", "byte order mark"],
+)
+def test_what_other_programs_write_beside_json_is_read(shared_gateway: Gateway, body: bytes) -> None:
+    answer = shared_gateway.post("/v2/models/identity/infer", body, {"Content-Type": "application/json"})
+    assert answer.status == 200
+    assert answer.json()["outputs"][0]["data"][:3] == [1.0, 2.0, 3.0]
 
 
 def test_binary_tensors_are_answered_compressed(shared_gateway: Gateway) -> None:

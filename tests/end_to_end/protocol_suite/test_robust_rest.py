@@ -396,14 +396,3 @@ def test_aborted(shared_gateway: Gateway, sent: bytes) -> None:
         connection.sendall(sent)
         connection.close()
     assert shared_gateway.post(PATH, TEXT).status == 200
-
-
-@pytest.mark.parametrize(
-    "body",
-    [TEXT.replace(b"4.0", b"NaN"), TEXT.replace(b"4.0", b"-Infinity"), b"\xef\xbb\xbf" + TEXT],
-    ids=["NaN", "Infinity", "byte order mark"],
-)
-def test_what_other_programs_write_beside_json_is_read(shared_gateway: Gateway, body: bytes) -> None:
-    answer = shared_gateway.post("/v2/models/identity/infer", body, {"Content-Type": "application/json"})
-    assert answer.status == 200
-    assert answer.json()["outputs"][0]["data"][:3] == [1.0, 2.0, 3.0]
