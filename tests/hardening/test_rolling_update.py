@@ -127,6 +127,21 @@ def _listens(port: int) -> bool:
 
 
 @pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed: apt-get install haproxy")
+def nobody_notices(gateway: Gateway, ask: Callable[[], Asking]) -> None:
+    """The clients that `ask` makes, and a long request, while this gateway of two is told to end."""
+    clients = Clients(ask)
+    try:
+        clients.more(200)
+        answers: list[int] = []
+        running = long_request(gateway, answers)
+        gateway.signal(signal.SIGTERM)
+        running.join()
+        clients.more(200)
+    finally:
+        clients.stop()
+    assert (clients.failures[:5], answers) == ([], [200])
+
+
 def test_clients_of_haproxy_do_not_notice(models: Path, gateway: Start, tmp_path: Path) -> None:
     gateways = two(models, gateway, drain_delay="1s")
     with haproxy(gateways, tmp_path) as port:
@@ -145,17 +160,7 @@ def test_clients_of_haproxy_do_not_notice(models: Path, gateway: Start, tmp_path
 
             return once, connection.close
 
-        clients = Clients(ask)
-        try:
-            clients.more(200)
-            answers: list[int] = []
-            running = long_request(gateways[0], answers)
-            gateways[0].signal(signal.SIGTERM)
-            running.join()
-            clients.more(200)
-        finally:
-            clients.stop()
-    assert (clients.failures[:5], answers) == ([], [200])
+        nobody_notices(gateways[0], ask)
 
 
 def test_clients_of_grpc_do_not_notice(models: Path, gateway: Start) -> None:
@@ -184,17 +189,7 @@ def test_clients_of_grpc_do_not_notice(models: Path, gateway: Start) -> None:
 
         return once, channel.close
 
-    clients = Clients(ask)
-    try:
-        clients.more(200)
-        answers: list[int] = []
-        running = long_request(gateways[0], answers)
-        gateways[0].signal(signal.SIGTERM)
-        running.join()
-        clients.more(200)
-    finally:
-        clients.stop()
-    assert (clients.failures, answers) == ([], [200])
+    nobody_notices(gateways[0], ask)
 
 
 def test_open_connections_are_served_to_the_end_and_told_to_close(models: Path, gateway: Start) -> None:
