@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +14,7 @@ import pytest
 from modelhub.serving.gateway.cli.client import Address, reload
 from modelhub.serving.gateway.cli.main import main
 from modelhub.serving.protocol.errors import ConfigError, ServingError
+from support.http_server import serving
 
 
 class _Gateway(BaseHTTPRequestHandler):
@@ -47,12 +47,8 @@ class _Gateway(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Gateway) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(_Gateway) as address:
+        yield address
 
 
 def test_what_has_changed(url: str) -> None:

@@ -6,9 +6,8 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +15,7 @@ import pytest
 
 from modelhub.serving.gateway.cli.client import running_gateways
 from modelhub.serving.gateway.cli.main import main
+from support.http_server import serving
 
 STATUS = {
     "server": {
@@ -62,12 +62,8 @@ class _Gateway(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Gateway) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(_Gateway) as address:
+        yield address
 
 
 def note(state_dir: Path, pid: int, **facts: Any) -> None:
