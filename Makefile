@@ -17,7 +17,7 @@ COMPILE = $(UV) pip compile --universal --upgrade --no-header --no-annotate --no
 ARGS ?=
 ONCE ?=
 
-.PHONY: help install check test test-batches test-clients test-flavours test-hardening test-pythons test-transformer demo demo-models bench proto constraints clean
+.PHONY: help install check test test-batches test-clients test-flavours test-hardening test-official test-pythons test-transformer demo demo-models bench proto constraints clean
 
 help:  # the list that you are reading
 	@echo "usage: make TARGET"
@@ -38,6 +38,10 @@ test: $(INSTALLED) $(CLIENTS) .venvs/flavours/.installed  ## all tests, with rea
 
 test-clients: $(INSTALLED) $(CLIENTS)  ## only the unmodified clients: tritonclient, kserve, mlserver, perf_analyzer, schemathesis
 	@echo "==> pytest tests/clients"; $(BIN)/pytest tests/clients $(ARGS)
+
+test-official: $(INSTALLED) .venvs/schemathesis/.installed  ## schemathesis with the protocol's own open_inference_rest.yaml, at OIP_SPEC=FILE
+	@test -f "$(OIP_SPEC)" || { echo "OIP_SPEC=FILE names a copy of open_inference_rest.yaml (github.com/kserve/open-inference-protocol)"; exit 2; }
+	@OIP_SPEC="$(abspath $(OIP_SPEC))" $(BIN)/pytest tests/clients/test_schemathesis.py -k official $(ARGS)
 
 test-batches: $(INSTALLED)  ## 10,000 answers of each model of many outputs, to up to 32 clients: nobody gets another one's
 	@echo "==> pytest tests/end_to_end/test_many_clients.py"; BATCH_ANSWERS=10000 $(BIN)/pytest tests/end_to_end/test_many_clients.py $(ARGS)
