@@ -37,7 +37,7 @@ def test_our_document(shared_gateway: Gateway, tmp_path: Path, path: str) -> Non
 if OIP_SPEC:
 
     def test_the_official_document(shared_gateway: Gateway, tmp_path: Path) -> None:
-        """Its paths carry a stray dollar sign; its answers to mistakes are few: only what it says of good ones is held."""
+        """Its paths carry a stray dollar sign; it knows few answers to mistakes: only good ones are held to it."""
         document = yaml.safe_load(Path(OIP_SPEC).read_text().replace("${", "{"))
         known = {"MODEL_NAME": "datatypes", "MODEL_VERSION": "1"}
         for path in document["paths"].values():
