@@ -29,6 +29,10 @@ MOST = 512
 #: Bytes of the frame that comes before bodies, beside them.
 HEADS = 64 << 20
 
+#: pyzmq's own are enumerations, and each `&`, `|` and conversion of those costs what a message does.
+_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+_AT_ONCE, _AND_MORE = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE)
+
 Receiver = Callable[[Any, Body], None]
 
 
@@ -148,8 +152,8 @@ class Channel:
     def _send_frames(self, peer: Peer, frames: list[Body]) -> None:
         try:
             if len(frames) == 1:
-                self._socket.send(peer.identity, zmq.SNDMORE | zmq.DONTWAIT)
-                self._socket.send(frames[0], zmq.DONTWAIT)
+                self._socket.send(peer.identity, _AND_MORE)
+                self._socket.send(frames[0], _AT_ONCE)
             else:
                 self._send_large([peer.identity, *frames])
         except zmq.ZMQError as error:
@@ -159,8 +163,7 @@ class Channel:
     def _send_large(self, frames: list[Any]) -> None:
         last = len(frames) - 1
         for index, frame in enumerate(frames):
-            flags = zmq.DONTWAIT | (zmq.SNDMORE if index < last else 0)
-            self._socket.send(frame, flags, copy=len(frame) < BORROW_ABOVE)
+            self._socket.send(frame, _AND_MORE if index < last else _AT_ONCE, copy=len(frame) < BORROW_ABOVE)
 
     def _drain_later(self) -> None:
         if not self._drain_due:
@@ -173,13 +176,15 @@ class Channel:
         if socket.closed:
             return
         delivered = 0
-        while int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:  # to try in vain costs twice as much
+        while self._has_arrived():  # to try in vain costs twice as much
             if delivered >= self._turn:
                 break  # let the loop serve HTTP too
-            identity = socket.recv(zmq.DONTWAIT)
-            frames: list[Any] = [socket.recv(zmq.DONTWAIT)]
-            while socket.getsockopt(zmq.RCVMORE):
-                frames.append(socket.recv(zmq.DONTWAIT, copy=False).buffer)
+            identity = socket.recv(_AT_ONCE)
+            frame = socket.recv(_AT_ONCE, copy=False)
+            frames: list[Any] = [frame.bytes]
+            while frame.more:
+                frame = socket.recv(_AT_ONCE, copy=False)
+                frames.append(frame.buffer)
             delivered += self._deliver(identity, frames)
         else:
             self._turn = TOGETHER
@@ -187,10 +192,13 @@ class Channel:
         self._turn = min(2 * self._turn, MOST)  # turns that are full of refusals must not keep answers back
         self._drain_later()
 
+    def _has_arrived(self) -> bool:
+        return bool(int(self._socket.get(_EVENTS)) & _POLLIN)
+
     def drain_all(self) -> None:
         """Deliver everything that has arrived: what a dead worker still said counts."""
         self._drain()
-        while self._drain_due and not self._socket.closed and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        while self._drain_due and not self._socket.closed and self._has_arrived():
             self._drain()
 
     def _deliver(self, identity: bytes, frames: list[Any]) -> int:

@@ -16,6 +16,9 @@ from ...protocol.messages import ErrorReply
 from ...protocol.worker_spec import WorkerSpec
 from .runner import Reply
 
+#: pyzmq's own are enumerations, and each `&` and conversion of those costs what a message does.
+_EVENTS, _POLLIN, _MORE = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.SNDMORE)
+
 
 class Link:
     """The DEALER socket to the gateway."""
@@ -39,7 +42,7 @@ class Link:
         until = time.monotonic() + timeout if timeout else 0.0
         while True:
             # to try in vain costs twice as much
-            while int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            while int(self._socket.get(_EVENTS)) & _POLLIN:
                 found += self._next()
             left = until - time.monotonic() if timeout and not found else 0.0
             if left <= 0:
@@ -48,9 +51,11 @@ class Link:
             select.select((self._descriptor,), (), (), left)
 
     def _next(self) -> List[Tuple[Any, Body]]:
-        frames: List[Body] = [self._socket.recv()]
-        while self._socket.getsockopt(zmq.RCVMORE):
-            frames.append(self._socket.recv(copy=False).buffer)
+        frame = self._socket.recv(copy=False)
+        frames: List[Body] = [frame.bytes]
+        while frame.more:
+            frame = self._socket.recv(copy=False)
+            frames.append(frame.buffer)
         return decode(frames, self._clock)
 
     def send(self, replies: Sequence[Reply]) -> None:
@@ -61,8 +66,7 @@ class Link:
         frames = encode(replies)
         last = len(frames) - 1
         for index, frame in enumerate(frames):
-            more = zmq.SNDMORE if index < last else 0
-            self._socket.send(frame, more, index == 0 or len(frame) < BORROW_ABOVE)
+            self._socket.send(frame, _MORE if index < last else 0, index == 0 or len(frame) < BORROW_ABOVE)
 
     def _too_large(self, reply: Any, size: int) -> Reply:
         """The gateway would cut off who sends it."""

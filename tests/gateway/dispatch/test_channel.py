@@ -109,10 +109,11 @@ class Inbox:
         one = encode([(StatsReply(), b"")])
         self.frames = [frame for _ in range(messages) for frame in (bytes.fromhex(TOKENS[0]), *one)]
 
-    def recv(self, flags: int) -> Any:
-        return self.frames.pop(0)
+    def recv(self, flags: int, copy: bool = True) -> Any:
+        frame = self.frames.pop(0)
+        return frame if copy else zmq.Frame(frame)
 
-    def getsockopt(self, option: int) -> int:
+    def get(self, option: int) -> int:
         return zmq.POLLIN if option == zmq.EVENTS and self.frames else 0
 
 
