@@ -22,7 +22,7 @@ Row = dict[str, Any]
 def machine() -> dict[str, Any]:
     """Where it was measured, and with what."""
     cpu = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    packages = ("modelhub-serving", "aiohttp", "uvloop", "pyzmq", "orjson", "numpy", "mlflow", "scikit-learn")
+    packages = ("modelhub-serving", "aiohttp", "uvloop", "orjson", "numpy", "mlflow", "scikit-learn")
     return {
         "cores": os.cpu_count(),
         "cpu": cpu[0] if cpu else "?",

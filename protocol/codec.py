@@ -10,7 +10,7 @@ One ZeroMQ message (or one frame of a socket pair) carries any number of our mes
     frame 1…  one frame per larger body, in the order of their messages, exactly the client's bytes
 
 Several messages in one send because a wake-up of the peer costs more than the bytes. Larger bodies
-have a frame of their own so that ZeroMQ borrows them instead of copying. Times travel relative to `sent`, so that
+have a frame of their own, so that they are borrowed instead of copied. Times travel relative to `sent`, so that
 both sides may be on machines of their own; `clocks.py` makes the receiver's of them.
 """
 

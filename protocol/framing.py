@@ -2,8 +2,7 @@
 
     frame   uint32 little-endian length (at most MAX_FRAME) | codec frame 0 of one or more messages
 
-These messages carry no bodies. No ZeroMQ here: its context starts threads, and a process with more
-than one task cannot be forked safely.
+These messages carry no bodies.
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 # ---- messages ------------------------------------------------------------------------------------
 
-#: Bodies above this many bytes are borrowed by ZeroMQ; below it a copy is cheaper.
-BORROW_ABOVE = 65536
 #: So many messages for one peer leave at once, not only at the end of a turn or batch: it begins, or answers, while the
 #: rest is read or encoded.
 TOGETHER = 8

@@ -1,49 +1,46 @@
-"""The ZeroMQ ROUTER that all workers connect to, driven by the event loop.
+"""Where workers connect: ZeroMQ's protocol (`protocol/zmtp.py`) over Unix sockets, driven by the event loop.
 
-The socket's descriptor is edge-triggered and sending can swallow an edge, so every send is followed by
-a look at the inbox. Messages for one worker that are ready in the same turn of the loop leave together.
+Messages for one worker that are ready in the same turn of the loop leave together.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import zmq
-
 from ...protocol.codec import Body, decode, encode
 from ...protocol.errors import WireError
-from ...protocol.limits import BORROW_ABOVE, MAX_ANSWER, TOGETHER
+from ...protocol.limits import MAX_ANSWER, TOGETHER
 from ...protocol.messages import ErrorReply, InferRequest, Message
 from ..telemetry.seldom import Seldom
+from .connection import Connection
 
 log = logging.getLogger("modelhub.workers")
 
-#: Replies that are handed over in one turn: TOGETHER, and twice as many each time that there are more, up to this.
-MOST = 512
-#: Bytes of the frame that comes before bodies, beside them.
+#: Bytes of a message beside one body.
 HEADS = 64 << 20
+#: Workers that may wait to be accepted.
+_BACKLOG = 1024
+#: Seconds until workers are accepted again where that has failed: no descriptor is left.
+_PAUSE = 0.1
 
-#: pyzmq's own are enumerations, and each `&`, `|` and conversion of those costs what a message does.
-_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
-_AT_ONCE, _AND_MORE = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE)
-
-Receiver = Callable[[Any, Body], None]
+Receive = Callable[[Any, Body], None]
 
 
 class Peer:
-    """One expected worker: its identity, where its messages go, what waits to be sent to it."""
+    """One expected worker: its identity, its connection, what waits to be sent to it."""
 
-    __slots__ = ("identity", "outbox", "receive")
+    __slots__ = ("connection", "identity", "outbox", "receive")
 
-    def __init__(self, identity: bytes, receive: Receiver) -> None:
+    def __init__(self, identity: bytes, receive: Receive) -> None:
         self.identity = identity
         self.receive = receive
+        self.connection: Connection | None = None
         self.outbox: list[tuple[Message, Body]] = []
 
 
@@ -52,51 +49,42 @@ class Channel:
 
     def __init__(self, largest: int = MAX_ANSWER) -> None:
         """`largest`: bytes of one body that a worker may send; who sends more is cut off."""
-        #: Where workers connect, and the identity of the file that is there.
-        self._paths: dict[Path, tuple[int, int]] = {}
-        self._bound: dict[Path, str] = {}
-        self._binds = itertools.count(1)
         self._loop = asyncio.get_running_loop()
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.ROUTER)
-        self._socket.set_hwm(0)
-        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, largest + HEADS)
+        self._largest = largest + HEADS
+        #: Where workers connect, and the identity of the file that is there.
+        self._listeners: dict[Path, tuple[socket.socket, tuple[int, int]]] = {}
+        self._connections: set[Connection] = set()
         self._dropped, self._choked = Seldom(log), Seldom(log)
         self._peers: dict[bytes, Peer] = {}
         self._unsent: list[Peer] = []
         self._flush_due = False
-        self._drain_due = False
-        self._turn = TOGETHER
-        self._fd = int(self._socket.getsockopt(zmq.FD))
-        self._loop.add_reader(self._fd, self._drain)
 
     def bind(self, path: Path) -> str:
-        """Listen on a socket file, for this user only; the endpoint for workers that reach it. May be repeated.
-
-        It is bound by another name and renamed: when ZeroMQ lets go of an older file that was here, it removes what it
-        knows by that other name, and not the new one.
-        """
-        made = path.with_suffix(f".{next(self._binds)}")
-        self._socket.bind(f"ipc://{made}")
+        """Listen on a socket file, for this user only; the endpoint for workers that reach it. May be repeated."""
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        made = path.with_suffix(".new")
+        made.unlink(missing_ok=True)
+        listener.bind(str(made))
         os.chmod(made, 0o600)
+        listener.listen(_BACKLOG)
         made.rename(path)
-        before, self._bound[path] = self._bound.get(path), f"ipc://{made}"
-        self._paths[path] = _identity(path)
-        if before is not None:
-            self._socket.unbind(before)  # those that are connected stay so
+        if path in self._listeners:
+            before, _ = self._listeners.pop(path)
+            self._accept(before)
+            self._loop.remove_reader(before)
+            before.close()
+        self._listeners[path] = listener, _identity(path)
+        self._loop.add_reader(listener, self._accept, listener)
         return f"ipc://{path}"
 
     def keep(self) -> None:
         """Bind anew what somebody has removed; workers that have tried in vain meanwhile connect by themselves."""
-        for path, identity in list(self._paths.items()):
+        for path, (_, identity) in list(self._listeners.items()):
             if _identity(path) != identity:
                 log.warning("the workers' socket %s was removed, perhaps as a temporary file: it is made anew", path)
                 self.bind(path)
 
-    def expect(self, token: str, receive: Receiver) -> Peer:
+    def expect(self, token: str, receive: Receive) -> Peer:
         """Accept messages of the worker that was started with this token, until `forget`."""
         peer = Peer(bytes.fromhex(token), receive)
         self._peers[peer.identity] = peer
@@ -105,6 +93,8 @@ class Channel:
     def forget(self, peer: Peer) -> None:
         self._peers.pop(peer.identity, None)
         peer.outbox.clear()
+        if peer.connection is not None:
+            peer.connection.close()
 
     def send(self, peer: Peer, message: Message, body: Body = b"") -> None:
         """Queue a message; it leaves at the end of this turn of the event loop."""
@@ -123,16 +113,20 @@ class Channel:
         for peer in peers:
             if peer.outbox:
                 self._send_outbox(peer)
-        self._drain_later()
 
     def _send_outbox(self, peer: Peer) -> None:
         messages, peer.outbox = peer.outbox, []
+        connection = peer.connection
+        if connection is None:
+            # it has ended: its fork server says so, and what it held is sent again
+            log.debug("worker %s cannot be reached", peer.identity.hex()[:8])
+            return
         try:
             frames = encode(messages)
         except Exception:
             frames = self._encode_each(peer, messages)
         if frames:
-            self._send_frames(peer, frames)
+            connection.message(frames)
 
     def _encode_each(self, peer: Peer, messages: list[tuple[Message, Body]]) -> list[Body]:
         """One message that cannot be encoded must not keep back the others: it is answered with an error."""
@@ -149,72 +143,57 @@ class Channel:
                 good.append((message, body))
         return encode(good) if good else []
 
-    def _send_frames(self, peer: Peer, frames: list[Body]) -> None:
-        try:
-            if len(frames) == 1:
-                self._socket.send(peer.identity, _AND_MORE)
-                self._socket.send(frames[0], _AT_ONCE)
-            else:
-                self._send_large([peer.identity, *frames])
-        except zmq.ZMQError as error:
-            # it has ended: its fork server says so, and what it held is sent again
-            log.debug("worker %s cannot be reached: %s", peer.identity.hex()[:8], error)
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                accepted, _ = listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self._dropped.say("a worker cannot be connected yet: %s", error)
+                self._loop.remove_reader(listener)
+                self._loop.call_later(_PAUSE, self._accept_again, listener)
+                return
+            self._connections.add(Connection(accepted, self._largest, self._deliver, self._over))
 
-    def _send_large(self, frames: list[Any]) -> None:
-        last = len(frames) - 1
-        for index, frame in enumerate(frames):
-            self._socket.send(frame, _AND_MORE if index < last else _AT_ONCE, copy=len(frame) < BORROW_ABOVE)
-
-    def _drain_later(self) -> None:
-        if not self._drain_due:
-            self._drain_due = True
-            self._loop.call_soon(self._drain)
-
-    def _drain(self) -> None:
-        self._drain_due = False
-        socket = self._socket
-        if socket.closed:
-            return
-        delivered = 0
-        while self._has_arrived():  # to try in vain costs twice as much
-            if delivered >= self._turn:
-                break  # let the loop serve HTTP too
-            identity = socket.recv(_AT_ONCE)
-            frame = socket.recv(_AT_ONCE, copy=False)
-            frames: list[Any] = [frame.bytes]
-            while frame.more:
-                frame = socket.recv(_AT_ONCE, copy=False)
-                frames.append(frame.buffer)
-            delivered += self._deliver(identity, frames)
-        else:
-            self._turn = TOGETHER
-            return
-        self._turn = min(2 * self._turn, MOST)  # turns that are full of refusals must not keep answers back
-        self._drain_later()
-
-    def _has_arrived(self) -> bool:
-        return bool(int(self._socket.get(_EVENTS)) & _POLLIN)
+    def _accept_again(self, listener: socket.socket) -> None:
+        if listener.fileno() >= 0:
+            self._loop.add_reader(listener, self._accept, listener)
 
     def drain_all(self) -> None:
         """Deliver everything that has arrived: what a dead worker still said counts."""
-        self._drain()
-        while self._drain_due and not self._socket.closed and self._has_arrived():
-            self._drain()
+        for listener, _ in list(self._listeners.values()):
+            self._accept(listener)
+        for connection in list(self._connections):
+            connection.read(all_of_it=True)
 
-    def _deliver(self, identity: bytes, frames: list[Any]) -> int:
-        """Hands over what one ZeroMQ message carries; how many messages of ours that were."""
-        peer = self._peers.get(identity)
-        if peer is None:
+    def _deliver(self, connection: Connection, frames: list[Body]) -> None:
+        """Hands over what one message of ZeroMQ carries."""
+        peer = self._peers.get(connection.identity or b"")
+        if peer is None or (peer.connection is not connection and not self._meet(peer, connection)):
             log.debug("a message of a worker that is not expected (any more) was dropped")
-            return 1
+            return
         try:
             messages = decode(frames, strict=True)
         except WireError as error:
             self._dropped.say("a worker's message was dropped: %s", error)
-            return 1
+            return
         for message, body in messages:
             self._hand_over(peer, message, body)
-        return len(messages)
+
+    @staticmethod
+    def _meet(peer: Peer, connection: Connection) -> bool:
+        """Its first message; the first connection that says who it is stays that worker's."""
+        if peer.connection is not None:
+            return False
+        peer.connection = connection
+        return True
+
+    def _over(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        peer = self._peers.get(connection.identity or b"")
+        if peer is not None and peer.connection is connection:
+            peer.connection = None
 
     def _hand_over(self, peer: Peer, message: Any, body: Body) -> None:
         """A message that its receiver chokes on must not keep back those behind it."""
@@ -224,11 +203,12 @@ class Channel:
             self._choked.say("a worker's %s message could not be handled", message.type, exc_info=True)
 
     def close(self) -> None:
-        self._loop.remove_reader(self._fd)
-        self._socket.close(linger=0)
-        self._context.term()
-        for path in self._paths:
+        for path, (listener, _) in self._listeners.items():
+            self._loop.remove_reader(listener)
+            listener.close()
             path.unlink(missing_ok=True)
+        for connection in list(self._connections):
+            connection.close()
 
 
 def _identity(path: Path) -> tuple[int, int]:

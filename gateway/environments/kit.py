@@ -19,7 +19,7 @@ from .spec import MACHINE
 from .uv import Uv, UvFailed
 
 #: Lower bounds only: an old Python gets the newest release that still has a wheel for it.
-KIT_REQUIREMENTS = ("pyzmq>=25", "msgpack>=1.0.5", "orjson>=3.9", "pillow>=10", "pdf2image>=1.16", "pypdfium2>=4")
+KIT_REQUIREMENTS = ("msgpack>=1.0.5", "orjson>=3.9", "pillow>=10", "pdf2image>=1.16", "pypdfium2>=4")
 
 
 def kit_key(minor: str) -> str:
@@ -34,7 +34,7 @@ async def build_kit(python: Interpreter, folder: Path, uv: Uv, report: Callable[
     arguments = ["pip", "install", "--target", str(folder), "--python", str(python.path), "--no-python-downloads"]
     try:
         arguments += ["--only-binary", ":all:", *uv.index_flags(), *KIT_REQUIREMENTS]
-        await install(uv, arguments, cwd=folder.parent, probe="pyzmq", report=report)
+        await install(uv, arguments, cwd=folder.parent, probe="msgpack", report=report)
     except UvFailed as error:
         wanted = ", ".join(KIT_REQUIREMENTS)
         raise LoadError(

@@ -27,7 +27,7 @@ TRACE_PARENT = istr("traceparent")
 X_REQUEST_TIMEOUT = istr("X-Request-Timeout")
 X_REQUEST_PRIORITY = istr("X-Request-Priority")
 
-#: A reply's body of more bytes than this is written from where ZeroMQ put it; below, a copy is cheaper.
+#: A reply's body of more bytes than this is written from where it was received; below, a copy is cheaper.
 BORROW_ABOVE = 65536
 #: Parameters of a query: each is decoded on the event loop.
 MAX_QUERY = 256

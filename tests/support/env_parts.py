@@ -22,7 +22,7 @@ import uv
 from modelhub.serving.gateway.environments.uv import Uv
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-KIT = ("pyzmq", "msgpack", "orjson", "pillow", "pdf2image", "pypdfium2")
+KIT = ("msgpack", "orjson", "pillow", "pdf2image", "pypdfium2")
 
 
 def make_wheel(folder: Path, name: str, version: str, modules: Mapping[str, str], requires: Sequence[str] = ()) -> Path:

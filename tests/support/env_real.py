@@ -27,11 +27,11 @@ model = LogisticRegression().fit(rows, [0, 0, 1, 1])
 signature = infer_signature(rows, model.predict(rows))
 mlflow.sklearn.save_model(model, sys.argv[2], signature=signature, pip_requirements=sys.argv[3:])
 predictions = mlflow.pyfunc.load_model(sys.argv[2]).predict(rows)
-import msgpack, orjson, zmq
+import msgpack, orjson
 print("USED" + json.dumps({
     "python": "%d.%d" % sys.version_info[:2], "mlflow": mlflow.__version__, "numpy": numpy.__version__,
     "pandas": pandas.__version__, "scikit-learn": sklearn.__version__, "predictions": predictions.tolist(),
-    "kit": sorted(module.__name__ for module in (msgpack, orjson, zmq) if module.__file__.startswith(sys.argv[1])),
+    "kit": sorted(module.__name__ for module in (msgpack, orjson) if module.__file__.startswith(sys.argv[1])),
 }))
 """
 

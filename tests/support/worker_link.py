@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import threading
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class WorkerLink:
 
     def reached(self) -> bool:
         """Waits until something that was sent lies there for the loop to read; called in its thread, by the model."""
-        return bool(self._link._socket.poll(20_000))
+        return bool(select.select((self._link._socket,), (), (), 20)[0])
 
     def ended(self, seconds: float) -> int | str | None:
         """Waits for the loop to end by itself; the code with which it exits."""

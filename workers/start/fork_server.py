@@ -1,7 +1,7 @@
 """The fork server of one environment: imports heavy libraries once, then starts workers on request.
 
 A single-threaded loop over one socket to the gateway. It never runs a user's model or code and never
-creates a ZeroMQ context. All its workers are its children; as a sub-reaper it also inherits whatever
+starts a thread. All its workers are its children; as a sub-reaper it also inherits whatever
 they leave behind, so that nothing outlives it. It ends when the gateway's end of the socket closes.
 """
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ import zmq
 from modelhub.serving.gateway.dispatch.channel import HEADS, Channel
 from modelhub.serving.protocol.codec import decode, encode
 from modelhub.serving.protocol.messages import ErrorReply, InferReply, InferRequest, StatsReply, StopRequest
+from modelhub.serving.protocol.zmtp import GREETING, pack, ready
 
 pytestmark = pytest.mark.allow_blocking  # the socket's file is made and removed
 
@@ -42,12 +45,14 @@ class Got:
 
     def __init__(self) -> None:
         self.messages: list[Any] = []
+        self.bodies: list[Any] = []
         self.some = asyncio.Event()
 
     def __call__(self, message: Any, body: Any) -> None:
         if isinstance(message, StatsReply) and message.stats.get("bad"):
             raise KeyError("bad")
         self.messages.append(message)
+        self.bodies.append(body)
         self.some.set()
 
     async def until(self, count: int) -> list[Any]:
@@ -100,40 +105,72 @@ async def test_a_request_that_cannot_be_encoded_is_answered_and_keeps_back_no_ot
     assert "could not be encoded" in caplog.text
 
 
-class Inbox:
-    """A socket in which everything has arrived already; of a real one nobody knows when that is so."""
-
-    closed = False
-
-    def __init__(self, messages: int) -> None:
-        one = encode([(StatsReply(), b"")])
-        self.frames = [frame for _ in range(messages) for frame in (bytes.fromhex(TOKENS[0]), *one)]
-
-    def recv(self, flags: int, copy: bool = True) -> Any:
-        frame = self.frames.pop(0)
-        return frame if copy else zmq.Frame(frame)
-
-    def get(self, option: int) -> int:
-        return zmq.POLLIN if option == zmq.EVENTS and self.frames else 0
-
-
-async def test_a_backlog_of_replies_takes_a_few_turns_of_the_loop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Turns are slow where clients are refused by the hundred: eight replies in each would be next to nothing."""
+async def test_a_backlog_of_replies_takes_a_few_turns_of_the_loop(tmp_path: Path) -> None:
+    """Turns are slow where clients are refused by the hundred: a few replies in each would be next to nothing."""
     channel, got, turns = Channel(), Got(), 0
     channel.expect(TOKENS[0], got)
-    with monkeypatch.context() as patch:
-        patch.setattr(channel, "_socket", Inbox(1000))
-        channel._drain()
-        first = len(got.messages)
+    channel.bind(tmp_path / "s")
+    one = b"".join(pack(encode([(ErrorReply(7, "queue_full", "x" * 40), b"")])))
+    with socket.socket(socket.AF_UNIX) as worker:
+        worker.connect(str(tmp_path / "s"))
+        worker.sendall(GREETING + ready("DEALER", bytes.fromhex(TOKENS[0])) + one * 1000)  # it is all there from now on
         while len(got.messages) < 1000:
             turns += 1
             await asyncio.sleep(0)
-        channel._drain()
     channel.close()
-    assert first == 8, "sockets are looked at soon"
-    assert turns < 12
+    assert 2 < turns < 12, "others have their turns too"
+
+
+async def test_a_large_body_goes_both_ways_in_pieces(tmp_path: Path) -> None:
+    channel, got = Channel(), Got()
+    peer, body = channel.expect(TOKENS[0], got), os.urandom(20 << 20)
+    with workers(channel.bind(tmp_path / "s")) as (worker, _):
+        worker.send_multipart(encode([(StatsReply(), b"")]))
+        await got.until(1)
+        channel.send(peer, InferRequest(id=1), body)
+        channel.send(peer, InferRequest(id=2), b"small")
+        channel.send(peer, InferRequest(id=3), body[:100_000])
+        ((first, taken), (_, small), (_, last)) = decode(await asyncio.to_thread(worker.recv_multipart))
+        assert (first.id, taken, small, last) == (1, body, b"small", body[:100_000])
+        worker.send_multipart(encode([(InferReply(1), body), (InferReply(2), b"small"), (InferReply(3), taken)]))
+        await got.until(4)
+        assert [bytes(each) for each in got.bodies[1:]] == [body, b"small", body]
+    channel.close()
+
+
+async def test_who_connects_later_under_the_same_name_gets_nothing_of_the_first(tmp_path: Path) -> None:
+    channel, got = Channel(), Got()
+    peer = channel.expect(TOKENS[0], got)
+    endpoint = channel.bind(tmp_path / "s")
+    with workers(endpoint) as (worker, _), workers(endpoint) as (thief, _):
+        worker.send_multipart(encode([(StatsReply(), b"")]))
+        await got.until(1)
+        thief.send_multipart(encode([(InferReply(1), b"a lie")]))
+        channel.send(peer, StopRequest())
+        assert await asyncio.to_thread(worker.poll, 5000)
+        worker.send_multipart(encode([(InferReply(2), b"")]))
+        await got.until(2)
+        assert not thief.poll(0)
+    channel.close()
+    assert [message.id for message in got.messages[1:]] == [2]
+
+
+async def test_who_speaks_another_protocol_is_cut_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    channel = Channel()
+    channel.bind(tmp_path / "s")
+    for said in (
+        b"GET / HTTP/1.1\r\n" * 8,
+        GREETING + b"\x00\x00",
+        GREETING + ready("DEALER", b"x") + b"\x02" + b"\xff" * 8,
+    ):
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.settimeout(5)
+            stranger.connect(str(tmp_path / "s"))
+            stranger.sendall(said)
+            while await asyncio.to_thread(stranger.recv, 4096):
+                pass
+    channel.close()
+    assert caplog.text.count("cut off") == 3
 
 
 async def test_what_a_worker_may_not_say_is_dropped_and_said_seldom(

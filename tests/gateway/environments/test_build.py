@@ -73,7 +73,7 @@ async def test_a_built_environment_has_what_was_asked_for_and_a_kit_beside_it(ma
     environments = make(report=lines.append)
     model = make_model(tmp_path / "m", "mlflow==9.0\ntiny==1.0.0\n-c constraints.txt", constraints_txt="msgpack<1")
     environment = await environments.ensure(model, "auto")
-    code = "import mlflow, tiny, pyzmq; print(mlflow.__version__, tiny.VERSION)"
+    code = "import mlflow, tiny, msgpack; print(mlflow.__version__, tiny.VERSION)"
     assert await asyncio.to_thread(run_in, environment, code) == "9.0 1.0.0"
     assert environment.label.endswith(environment.key[:8])
     assert any("instead of the shared one: mlflow==9.0, here" in line for line in lines)
@@ -313,7 +313,7 @@ def test_a_path_is_used_as_it_is_and_nothing_is_written_into_it(make: Make, own_
     try:
         environment, same = asyncio.run(ensure())
         assert sorted(own_venv.rglob("*")) == before
-        assert run_in(environment, "import mlflow, tiny, pyzmq; print(tiny.VERSION)") == "2.0.0"
+        assert run_in(environment, "import mlflow, tiny, msgpack; print(tiny.VERSION)") == "2.0.0"
     finally:
         subprocess.run(["chmod", "-R", "u+w", str(own_venv)], check=True)
     assert environment.key == same.key

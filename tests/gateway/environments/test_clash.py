@@ -31,7 +31,7 @@ def test_a_model_of_2023_answers_beside_one_of_today(
         "pandas": "1.5.3",
         "scikit-learn": "1.2.2",
         "predictions": [0, 0, 1, 1],
-        "kit": ["msgpack", "orjson", "zmq"],
+        "kit": ["msgpack", "orjson"],
     }
     entries = [{"name": "legacy", "uri": str(tmp_path / "saved")}, {"name": "iris", "uri": str(models / "iris")}]
     running = gateway({"server": {"state_dir": str(state)}, "models": entries})
