@@ -105,14 +105,13 @@ async def _serve(
     await asyncio.to_thread(_make_state_dir, Path(server.state_dir))
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(_traces())
-        most = await asyncio.to_thread(max_buffered, server)
-        parts = await stack.enter_async_context(_parts(settings, script, display, most))
+        budget = Budget(server.max_body, await asyncio.to_thread(max_buffered, server))
+        parts = await stack.enter_async_context(_parts(settings, script, display, budget))
         registry = Registry(server.readiness, strict=server.readiness_strict)
         book = Sizes(Path(server.state_dir))
         announcer = Announcer()
         catalog = Catalog(settings, registry, parts.resources, book, read_again, announcer.changed)
         follower = Follower(catalog, parts.fetcher)
-        budget = Budget(server.max_body, most)
         doors = Doors(
             Inference(registry, budget),
             Descriptions(registry, parts.artifacts),
@@ -206,13 +205,12 @@ class Parts(NamedTuple):
 
 
 @asynccontextmanager
-async def _parts(settings: Settings, script: Script | None, display: Display, most: int) -> AsyncIterator[Parts]:
-    """`most`: bytes that the gateway may hold, of requests and answers."""
+async def _parts(settings: Settings, script: Script | None, display: Display, budget: Budget) -> AsyncIterator[Parts]:
     server = settings.server
     state_dir = Path(server.state_dir)
     counters = Counters()
     async with AsyncExitStack() as stack:
-        meeting = MeetingPlace(most)
+        meeting = MeetingPlace(budget.most)
         stack.callback(meeting.close)
         channel, runtime_dir = meeting.channel, meeting.directory.path
         fetcher = Fetcher(lambda line: output_log.info("%s", line, extra={"source": "fetcher"}))
@@ -246,12 +244,12 @@ async def _parts(settings: Settings, script: Script | None, display: Display, mo
             local,
             display,
             max_inflated=server.max_body * INFLATE_FACTOR,
-            max_answer=most,
+            max_answer=budget.most,
             memory_limit=limit,
             script=script,
             script_place=place(ScriptServer(script.environment, script.descriptor)) if script is not None else None,
         )
-        resources = Resources(channel, counters, preparation.prepare)
+        resources = Resources(channel, counters, preparation.prepare, budget.left_behind)
         yield Parts(resources, fetcher, artifacts, counters, lambda: list(local.starters()), meeting)
 
 

@@ -1,7 +1,8 @@
 """How many bytes of requests' bodies and of answers the gateway holds at once, and how large one may be; for all ports.
 
 Small ones are not counted: they are refused for no other's sake. Any other body is, from before it is read until its
-request is answered: it is kept so long, because another worker may have to be asked. An answer is until it is written.
+request is answered: it is kept so long, because another worker may have to be asked. A client that leaves frees nothing
+as long as a worker holds what it has sent. An answer is counted until it is written.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ class Budget:
         self.most = most
         #: Bytes that are held, or have been announced.
         self.held = 0
+
+    def left_behind(self, size: int) -> None:
+        """So many bytes more (or less) are held by workers whose clients have left."""
+        self.held += size
 
     def check(self, length: int) -> None:
         """Before a body of so many bytes has come: raises TooLarge and QueueFull."""

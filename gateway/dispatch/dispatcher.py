@@ -30,10 +30,14 @@ _numbers = itertools.count(1)
 class Dispatcher:
     """Bounded queue, credits, deadlines and retries of one model version."""
 
-    def __init__(self, label: str, *, limit: int, retry: bool) -> None:
+    def __init__(
+        self, label: str, *, limit: int, retry: bool, left_behind: Callable[[int], None] = lambda size: None
+    ) -> None:
+        """`left_behind`: told of the bytes, more or less, that workers hold for clients that have left."""
         self.label = label
         self.limit = limit
         self.retry = retry
+        self._left_behind = left_behind
         self._loop = asyncio.get_running_loop()
         self._waiting = RequestQueue()
         self._workers: list[WorkerLink] = []
@@ -244,7 +248,7 @@ class Dispatcher:
         if worker is None:
             self._leave_queue(pending)
         else:
-            worker.send(CancelRequest([pending.request.id]), b"")
+            self._leave(pending, worker)
             worker.overdue(pending.request.id)
 
     def _late(self, pending: Pending) -> str:
@@ -263,7 +267,14 @@ class Dispatcher:
         if pending.worker is None:
             self._leave_queue(pending)
         else:
-            pending.worker.send(CancelRequest([pending.request.id]), b"")
+            self._leave(pending, pending.worker)
+
+    def _leave(self, pending: Pending, worker: WorkerLink) -> None:
+        """Nobody waits for it, but its worker holds the body until it says that it does no more."""
+        if not pending.left:
+            pending.left = len(pending.body)
+            self._left_behind(pending.left)
+        worker.send(CancelRequest([pending.request.id]), b"")
 
     def _leave_queue(self, pending: Pending) -> None:
         self._waiting.remove(pending)
@@ -277,6 +288,9 @@ class Dispatcher:
             self._finish(pending)
 
     def _finish(self, pending: Pending) -> None:
+        if pending.left:
+            self._left_behind(-pending.left)
+            pending.left = 0
         self.last_used = time.monotonic()
         if not self._waiting.count and not any(worker.held for worker in self._workers):
             self._idle.set()

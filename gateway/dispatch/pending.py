@@ -35,7 +35,7 @@ class WorkerLink:
 class Pending:
     """One client's request, from its arrival to its answer."""
 
-    __slots__ = ("answer", "body", "chunk", "death", "expired", "request", "sent", "worker")
+    __slots__ = ("answer", "body", "chunk", "death", "expired", "left", "request", "sent", "worker")
 
     def __init__(
         self,
@@ -50,5 +50,6 @@ class Pending:
         self.chunk = chunk
         self.worker: WorkerLink | None = None
         self.expired = False
+        self.left = 0  # bytes that its worker holds for nobody
         self.sent = 0.0
         self.death = ""  # how the worker that had begun it before ended

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -31,10 +31,13 @@ class Resources:
         channel: Channel,
         counters: Counters,
         prepare: Prepare,
+        left_behind: Callable[[int], None] = lambda size: None,
     ) -> None:
+        """`left_behind`: told of the bytes, more or less, that workers hold for clients that have left."""
         self.channel = channel
         self.counters = counters
         self.prepare = prepare
+        self.left_behind = left_behind
         #: The server ends: nothing is loaded any more.
         self.stopping = False
         #: Loads that may run at once: a load is CPU work, and more of them than cores slow each other.

@@ -59,7 +59,9 @@ class ModelVersion:
             on_demand=group is not None and group.lazy,
             on_change=lambda: on_change(self),
         )
-        self._dispatcher = Dispatcher(self.label, limit=entry.limits.queue, retry=entry.retry)
+        self._dispatcher = Dispatcher(
+            self.label, limit=entry.limits.queue, retry=entry.retry, left_behind=resources.left_behind
+        )
         self._replicas = Replicas(self._life, self._dispatcher, resources.channel, self.stats, self._learn)
         self._loading = Loading(entry, self._life, self._replicas, self._dispatcher, group, self, resources)
         if group is not None:

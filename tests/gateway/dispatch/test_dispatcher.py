@@ -186,6 +186,45 @@ async def test_a_request_that_expires_in_the_worker_keeps_its_credit_until_it_is
     await second
 
 
+@pytest.mark.parametrize("end", ["answer", "cancelled", "death", "late death"])
+async def test_what_a_worker_holds_for_nobody_counts_until_it_lets_go(end: str) -> None:
+    held = 0
+
+    def left_behind(size: int) -> None:
+        nonlocal held
+        held += size
+
+    target = Dispatcher("test/1", limit=10, retry=True, left_behind=left_behind)
+    worker, body = Worker(target, credits=3), bytes(1000)
+    gone, late, stays, waits = (
+        asyncio.ensure_future(target.submit(InferRequest(id=0, deadline=deadline), body))
+        for deadline in (0.0, time.monotonic() + 0.01, 0.0, 0.0)
+    )
+    await turn()
+    assert held == 0
+    for each in (gone, waits):
+        each.cancel()
+    with pytest.raises(DeadlineExceeded):
+        await late
+    await turn()
+    assert held == 2000, "not what waited here, nor what somebody waits for"
+    if end == "late death":  # what nobody waits for may pass its deadline too
+        target._sweep()
+    if end.endswith("death"):
+        target.detach(worker.link, [worker.got[0].id], "ended")
+        assert (held, target.queued) == (0, 1)
+        stays.cancel()
+    else:
+        for request in worker.got:
+            if end == "answer":
+                worker.answer(request)
+            else:
+                target.receive(worker.link, ErrorReply(request.id, "cancelled", "the client went away"), b"")
+    await asyncio.gather(stays, return_exceptions=True)
+    await target.drained()
+    assert held == 0
+
+
 async def test_a_client_that_leaves_frees_its_place() -> None:
     target = dispatcher()
     worker = Worker(target, credits=1)
