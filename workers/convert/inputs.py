@@ -109,29 +109,32 @@ class InputAdapter:
         # A view of the index: its name is the model's to change.
         return pd.DataFrame(np.array(list(columns.values())).T, columns=index.view(), copy=False)
 
-    def params(self, parameters: Dict[str, Any]) -> Dict[str, Any]:
+    def params(self, parameters: Dict[str, Any], *, from_client: bool = False) -> Dict[str, Any]:
         """The request's parameters that the model's params schema knows, checked.
 
-        A list or an object is given as its JSON text. Others are refused if the model has a params schema
-        (a typo should be heard) unless the protocol knows them, and ignored if it has none. A parameter in
-        the schema is the model's, even one that the protocol knows too (`timeout`).
+        A list or an object is given as its JSON text. Others are refused (a typo should be heard) unless the protocol
+        knows them. A parameter in the schema is the model's, even one that the protocol knows too (`timeout`).
+        `from_client`: no service has seen them, for which they may be; else a model without any ignores them.
         """
         found: Dict[str, Any] = {}
         for name, value in parameters.items():
             spec = self._params.get(name)
             if spec is not None:
                 found[name] = param_value(spec, value)
-            elif self._params and name not in PROTOCOL_PARAMETERS and not name.startswith("triton_"):
-                raise InvalidRequest(f"the model has no parameter {name!r}: {did_you_mean(name, self._params)}")
+            elif (self._params or from_client) and not _of_the_protocol(name):
+                raise self._unknown(name)
         return found
 
     def own_params(self, params: Dict[str, Any]) -> Dict[str, Any]:
-        """As `params`, where there are none but the model's: a model without any takes none."""
-        if not self._params:
-            for name, value in params.items():
-                if value is not None:
-                    raise InvalidRequest(f"the model has no parameter {name[:60]!r}: its signature has none at all")
-        return self.params({name: value for name, value in params.items() if value is not None})
+        """As `params` of a client, where there are none but the model's: a model without any takes none."""
+        given = {name: value for name, value in params.items() if value is not None}
+        if given and not self._params:
+            raise self._unknown(next(iter(given)))
+        return self.params(given, from_client=True)
+
+    def _unknown(self, name: str) -> InvalidRequest:
+        why = did_you_mean(name, self._params) if self._params else "its signature has none at all"
+        return InvalidRequest(f"the model has no parameter {name[:60]!r}: {why}")
 
     def is_left_out(self, given: InferInput) -> bool:
         """Is this an optional column of whole numbers or booleans of which no value is there? These know no missing."""
@@ -176,6 +179,10 @@ class InputAdapter:
         if missing:
             listed = ", ".join(repr(name) for name in missing[:20]) + (", …" if len(missing) > 20 else "")
             raise InvalidRequest(f"the model's input {listed} is missing")
+
+
+def _of_the_protocol(name: str) -> bool:
+    return name in PROTOCOL_PARAMETERS or name.startswith("triton_")
 
 
 def is_optional_whole(each: Field) -> bool:

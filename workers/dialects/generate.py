@@ -31,9 +31,8 @@ class GenerateDialect(Dialect):
         found = model.fields.make(TEXT, fields, request.deadline)
         reads = model.fields.reads(TEXT, fields)
         check_members(fields, reads, "the request", 'the model\'s parameters go into "parameters"')
-        return model.call_of(
-            request, found, model.adapter.params(_without_stream(model, fields["parameters"])), request_id
-        )
+        parameters = _given(model, fields["parameters"])
+        return model.call_of(request, found, model.adapter.params(parameters, from_client=True), request_id)
 
     def encode(self, model: ServedModel, call: Call, result: Any) -> Answer:
         return generate_answer(call, result, call.request)
@@ -57,11 +56,10 @@ def read_generate(request: InferRequest, body: Body) -> Tuple[Dict[str, Any], Op
     return {**others, "text": document["text_input"], "parameters": parameters or {}}, request_id
 
 
-def _without_stream(model: ServedModel, parameters: Dict[str, Any]) -> Dict[str, Any]:
-    """`stream` is said by the path; some clients say it here as well."""
-    if model.adapter.owns_parameter("stream"):
-        return parameters
-    return {name: value for name, value in parameters.items() if name != "stream"}
+def _given(model: ServedModel, parameters: Dict[str, Any]) -> Dict[str, Any]:
+    """The parameters that are not null; `stream` is said by the path, and some clients say it here as well."""
+    ours = () if model.adapter.owns_parameter("stream") else ("stream",)
+    return {name: value for name, value in parameters.items() if value is not None and name not in ours}
 
 
 def generate_answer(call: Call, result: Any, request_id: Optional[str]) -> Answer:

@@ -36,12 +36,12 @@ class V2Dialect(Dialect):
         parsed = parse_request(body, request.json_size, model.metadata["inputs"], bare=model.fields.bare)
         return self.call(model, request, parsed)
 
-    def call(self, model: ServedModel, request: InferRequest, parsed: V2Request) -> Call:
-        """What a parsed request asks of the model."""
+    def call(self, model: ServedModel, request: InferRequest, parsed: V2Request, *, from_client: bool = True) -> Call:
+        """What a parsed request asks of the model. `from_client`: as in `InputAdapter.params`."""
         params: Dict[str, Any] = {}
         deadline = request.deadline
         if parsed.parameters:
-            params = model.adapter.params(parsed.parameters)
+            params = model.adapter.params(parsed.parameters, from_client=from_client)
             deadline = deadline_of(request, parsed, model.adapter)
         given = [each for each in parsed.inputs if not model.adapter.is_left_out(each)]
         rows = parsed.inputs[0].shape[0] if parsed.inputs and parsed.inputs[0].shape else 1

@@ -26,7 +26,8 @@ from ..model.served import ServedModel
 def default_v2(inner: ServedModel, fields: Dict[str, Any]) -> Dict[str, Any]:
     """The model's answer to V2 fields, as JSON has it; outputs that the client wants as binary are arrays."""
     dialect = V2Dialect()
-    call = dialect.call(inner, InferRequest(id=0), parse_document(_document_of(fields), is_open=True))
+    parsed = parse_document(_document_of(fields), is_open=True)
+    call = dialect.call(inner, InferRequest(id=0), parsed, from_client=False)
     outputs: List[Dict[str, Any]] = []
     for each, binary in dialect.chosen(inner, call, inner.predict(call)):
         head: Dict[str, Any] = {"name": each.name, "shape": list(each.array.shape), "datatype": each.datatype}

@@ -176,6 +176,7 @@ BAD: dict[str, tuple[Case, str]] = {
     "unknown output": (Case("pair", PAIR, outputs=["product"]), "INVALID_ARGUMENT"),
     "output twice": (Case("pair", PAIR, outputs=["sum", "sum"]), "INVALID_ARGUMENT"),
     "unknown parameter": (Case("params", [VALUE], parameters={"factr": 2.0}), "INVALID_ARGUMENT"),
+    "parameter of a model without any": (Case("pair", PAIR, parameters={"top_k": 7}), "INVALID_ARGUMENT"),
     "parameter of another type": (Case("params", [VALUE], parameters={"factor": "two"}), "INVALID_ARGUMENT"),
     "negative timeout": (Case("pair", PAIR, parameters={"timeout": -1}), "INVALID_ARGUMENT"),
     "timeout that is no number": (Case("pair", PAIR, parameters={"timeout": "soon"}), "INVALID_ARGUMENT"),

@@ -9,6 +9,7 @@ import pytest
 from modelhub.serving.protocol.signature import Param
 from modelhub.serving.workers.model.served import ServedModel
 from support.files import column, form, keeping, pdf_file, send, tensor
+from support.v2_client import binary_request
 
 A, B = column("double", "a"), column("double", "b")
 PRICE, NAME = column("double", "price", required=False), column("string", "name", required=False)
@@ -60,6 +61,45 @@ def test_a_model_without_parameters_takes_none(body: dict[str, Any], kind: str) 
     assert status in (0, 400)
     assert "the model has no parameter 'top_k'" in str(answer)
     assert send(keeping(column("double", "a"))[0], {**body, "params": {}}, kind=kind)[0] == 200
+
+
+V2 = {"inputs": [{"name": "a", "datatype": "FP64", "shape": [1], "data": [1]}]}
+#: What clients of V2 send of themselves, whatever the model: tritonclient's reserved names, and MLServer's codecs'.
+OF_THE_PROTOCOL = {
+    "binary_data_output": False,
+    "content_type": "pd",
+    "headers": "x",
+    "priority": 1,
+    "sequence_end": False,
+    "sequence_id": 7,
+    "sequence_start": True,
+    "timeout": 1_000_000,
+    "triton_enable_empty_final_response": True,
+}
+
+
+@pytest.mark.parametrize("kind", ["infer", "stream"])
+def test_a_v2_request_gives_a_model_without_parameters_those_of_the_protocol_alone(kind: str) -> None:
+    model, _ = keeping(column("double", "a"))
+    assert send(model, {**V2, "parameters": OF_THE_PROTOCOL}, kind=kind)[0] == 200
+    assert send(model, {**V2, "parameters": {"top_k": None}}, kind=kind)[0] == 200
+    for parameters in ({"top_k": 7}, {**OF_THE_PROTOCOL, "top_k": 7}, {"timeout_ms": 5}):
+        status, answer = send(model, {**V2, "parameters": parameters}, kind=kind)
+        assert (status, "its signature has none at all" in str(answer)) == (0, True)
+
+
+def test_a_binary_request_too() -> None:
+    model, _ = keeping(column("double", "a"))
+    tensor_ = {"name": "a", "datatype": "FP64", "shape": [1], "data": [1.0]}
+    for parameters, expected in ((OF_THE_PROTOCOL, 200), ({"top_k": 7}, 0)):
+        body, size = binary_request(tensor_, parameters=parameters)
+        assert send(model, body, json_size=size)[0] == expected
+
+
+def test_a_text_to_generate_from_too() -> None:
+    model, _ = keeping(column("string", "text"))
+    for parameters, expected in (({"stream": True, "seed": None}, 200), ({"max_tokens": 7}, 0)):
+        assert send(model, {"text_input": "x", "parameters": parameters}, kind="generate")[0] == expected
 
 
 @pytest.mark.parametrize(

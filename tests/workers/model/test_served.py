@@ -205,10 +205,6 @@ def test_wrong_params(served: Served, parameters: dict[str, Any], message: str) 
         outputs(served("params"), tensor("value", "FP64", [1], [1]), parameters=parameters)
 
 
-def test_a_model_without_params_ignores_them(served: Served) -> None:
-    assert outputs(served("iris"), *iris(), parameters={"whatever": "x"})["output-0"].data == [0]
-
-
 def test_lists_as_params(save: Save) -> None:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema

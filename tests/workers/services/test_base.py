@@ -129,6 +129,20 @@ def test_the_timeout_of_a_v2_request() -> None:
         ask(adapter, {"inputs": inputs, "parameters": {"timeout": "soon"}})
 
 
+class Threshold(ModelhubModelService):
+    """Has a parameter of its own, which its model does not know, and leaves the rest to the default."""
+
+    def predict_raw(self, request: Any, headers: Any = None) -> Any:
+        found = super().predict_raw(request)
+        return {**found, "parameters": {"threshold": request["parameters"]["threshold"]}}
+
+
+def test_a_service_may_take_parameters_that_its_model_does_not_know() -> None:
+    inputs = [{"name": "x", "shape": [1], "datatype": "INT64", "data": [1]}]
+    status, answer = ask(served(Threshold("m", "")), {"inputs": inputs, "parameters": {"threshold": 0.5}})
+    assert (status, answer["parameters"]) == (0, {"threshold": 0.5})
+
+
 class Before(ModelhubModelService):
     def predict_text(self, request: Any, headers: Any = None) -> Any:
         found = super().predict_text({"text": request["text"].strip()})
