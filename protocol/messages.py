@@ -134,6 +134,7 @@ class InferReply(Message):
     rows: int = 1
     batch: int = 1  # requests predicted together with this one
     credits: int = 0  # as in ReadyReply, where the warm-up showed more; 0: as before
+    outputs: Optional[List[Any]] = None  # of ReadyReply's metadata, where the warm-up showed others; None: as before
     code: str = ""  # one of `errors.BY_CODE`, of a failure with a body of its own
 
     queue_ns = 0  # never on the wire: the gateway notes how long the request waited there

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Union, cast
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union, cast
 
 from .errors import LoadError
 from .yaml_files import load_yaml
@@ -119,8 +119,13 @@ def metadata_from_signature(signature: Optional[Signature], platform: str) -> Di
     return {
         "platform": platform,
         "inputs": [_tensor_metadata(each) for each in known.inputs],
-        "outputs": [_tensor_metadata(each) for each in known.outputs],
+        "outputs": output_metadata(known.outputs),
     }
+
+
+def output_metadata(fields: Sequence[Field]) -> List[Dict[str, Any]]:
+    """Outputs as V2 metadata."""
+    return [_tensor_metadata(each) for each in fields]
 
 
 def metadata_from_mlmodel(mlmodel: Mapping[str, Any]) -> Dict[str, Any]:

@@ -47,7 +47,7 @@ class Replicas:
         self._artifact: Artifact | None = None
         self._first_ready: asyncio.Future[None] | None = None
         self._ending: asyncio.Task[None] | None = None
-        self._traceback = ""
+        self._traceback = self._corrected = ""
 
     def hold(self, artifact: Artifact | None) -> None:
         """Their model's files stay on disk until they have ended."""
@@ -114,6 +114,12 @@ class Replicas:
         if text and text != self._traceback:
             self._traceback = text
             self._life.log.error("%s could not be loaded:\n%s", replica.label, text)
+
+    def replica_corrected(self, replica: Replica, text: str) -> None:
+        """What is wrong in its signature, once: every worker of it shows the same."""
+        if text != self._corrected:
+            self._corrected = text
+            self._life.log.warning("%s: %s", self._life.label, text)
 
     def replica_failed(self, replica: Replica, reason: str) -> float | None:
         """Seconds after which it may try again, beside others; None: there are none, this version has failed."""

@@ -67,6 +67,7 @@ class Owner(Protocol):
     def replica_failed(self, replica: Replica, reason: str) -> float | None: ...
     def replica_may_return(self, replica: Replica) -> bool: ...
     def replica_traceback(self, replica: Replica, text: str) -> None: ...
+    def replica_corrected(self, replica: Replica, text: str) -> None: ...
 
 
 class Replica:
@@ -284,10 +285,11 @@ class Replica:
             if worker.exited.done():
                 raise EndedEarly(self._explained(worker.exited.result()), "on its own input example")
             raise LoadError(f"its own input example was not answered within {seconds:g} s: warmup: off skips it")
-        problem = ""
+        problem = wrong = ""
         try:
             reply, _ = answer.result()
             link.credits = said.credits_of(reply.credits, link.credits)
+            wrong = said.correct(ready, reply)
         except ServingError as error:
             problem = f"its own input example fails: {error.message}"
         if problem and ready.example_altered:
@@ -296,6 +298,8 @@ class Replica:
             raise LoadError(f"{problem} (warmup: warn or off lets it serve all the same)")
         if problem:
             log.warning("%s: %s", self.label, problem)
+        if wrong:
+            self._owner.replica_corrected(self, wrong)
 
     # ---- messages -------------------------------------------------------------------------------
 

@@ -5,13 +5,14 @@ A model's code can send anything. What the codec has checked has the right types
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from ...protocol.errors import LoadError
 from ...protocol.limits import MAX_CREDITS
-from ...protocol.messages import ReadyReply, StatsReply
+from ...protocol.messages import InferReply, ReadyReply, StatsReply
 
 #: Bytes of its metadata, and of its own metrics; facts of its batching.
 MAX_METADATA, MAX_METRICS, MAX_FACTS = 16 << 20, 4 << 20, 20
@@ -36,6 +37,30 @@ def check_ready(ready: ReadyReply) -> None:
         raise LoadError(
             "its worker said metadata of it that is none of V2's: its code has sent them, or they are too large"
         )
+
+
+def correct(ready: ReadyReply, warmed: InferReply) -> str:
+    """Puts the outputs that the warm-up showed into the metadata; what to tell people of that, "": nothing is wrong.
+
+    Raises LoadError as `check_ready` does.
+    """
+    if warmed.outputs is None:
+        return ""
+    declared = ready.metadata.get("outputs")
+    corrected = replace(ready, metadata={**ready.metadata, "outputs": warmed.outputs})
+    check_ready(corrected)
+    ready.metadata = corrected.metadata
+    if not declared:
+        return ""
+    return (
+        f"its signature promises the outputs {_listed(declared)}, but its own input example is answered with "
+        f"{_listed(warmed.outputs)}: the metadata say that now; log the model with a signature of what it returns"
+    )
+
+
+def _listed(outputs: list[Any]) -> str:
+    named = [f"{each['name'][:60]} {each['datatype']}{each['shape']}" for each in outputs[:10]]
+    return ", ".join(named) + (", …" if len(outputs) > 10 else "")
 
 
 def _is_tensor(each: Any) -> bool:

@@ -15,7 +15,8 @@ missing ones.
 
     values                                  datatype
     numpy numbers and booleans, tensors     their own; widened to the signature's where that is lossless
-    Python int, float, bool                 INT64 (UINT64 above it), FP64, BOOL; None among numbers: NaN
+    Python int, float, bool                 INT64 (UINT64 above it), FP64 (the signature's FP32, if it fits), BOOL;
+                                            None among numbers: NaN
     Decimal                                 FP64
     str, bytes                              BYTES; None, NaN or NA among them: ""
     dates, times, datetime64                BYTES, ISO 8601; NaT: ""
@@ -41,7 +42,7 @@ from ...protocol.errors import ModelError
 from ...protocol.signature import Field
 from .inputs import cast_exactly
 from .plain import is_frame, records
-from .values import declared, is_array, json_rows, plain_value, rows_of_value, typed, typed_array
+from .values import declared, is_array, json_rows, narrowed, plain_value, rows_of_value, typed, typed_array
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -65,15 +66,16 @@ def to_outputs(result: Any, fields: Sequence[Field] = ()) -> List[ModelOutput]:
     """The model's result as outputs, in the result's order. Raises ModelError if it cannot be sent."""
     try:
         if len(fields) == 1 and is_array(result) and result.dtype.names is None:
-            return [_output(fields[0].name, result, fields[0])]
-        return [_output(name, value, field) for name, value, field in _named(result, list(fields))]
+            return [output_of(fields[0].name, result, fields[0])]
+        return [output_of(name, value, field) for name, value, field in named(result, list(fields))]
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ModelError(
             f"the model's answer, a {type(result).__name__}, cannot be sent: {type(error).__name__}: {error}"
         ) from error
 
 
-def _named(result: Any, fields: List[Field]) -> Named:
+def named(result: Any, fields: List[Field]) -> Named:
+    """The model's result as outputs by name, not yet looked at."""
     result = plain_value(result)
     by_name = {each.name: each for each in fields}
     only = fields[0] if len(fields) == 1 and not fields[0].named else None
@@ -87,7 +89,7 @@ def _named(result: Any, fields: List[Field]) -> Named:
         names = _unique([str(key) for key in result])
         found = [(name, value, by_name.get(name)) for name, value in zip(names, result.values())]
         return _with_absent(found, fields)
-    if isinstance(result, (list, tuple)) and result:
+    if isinstance(result, (list, tuple)) and result and not (only is not None and only.holds_json):
         members = _members(result, fields, by_name)
         if members is not None:
             return members
@@ -173,7 +175,8 @@ def _unique(names: List[str]) -> List[str]:
     return found
 
 
-def _output(name: str, value: Any, field: Optional[Field]) -> ModelOutput:
+def output_of(name: str, value: Any, field: Optional[Field]) -> ModelOutput:
+    """One output of `named`. Raises what numpy raises of values that cannot be sent."""
     if field is not None and field.holds_json:
         return ModelOutput(name, "BYTES", json_rows(rows_of_value(value)))
     datatype, array = typed_array(value) if is_array(value) else typed(plain_value(value))
@@ -186,6 +189,8 @@ def _output(name: str, value: Any, field: Optional[Field]) -> ModelOutput:
         if widened is not None:
             return ModelOutput(name, field.datatype, widened)
         promised = declared(value, array, field.datatype)
+        if promised is None:
+            promised = narrowed(value, array, field.datatype)
         if promised is not None:
             return ModelOutput(name, field.datatype, promised)
     return ModelOutput(name, datatype, array)

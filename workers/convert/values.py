@@ -1,7 +1,8 @@
 """What a model's value is in V2: its datatype, and an array of it.
 
 Called by `outputs.py`, whose docstring has the table. `declared` gives a value with missing ones the datatype that
-the signature promises; a missing whole number or boolean is None in an array of objects.
+the signature promises; a missing whole number or boolean is None in an array of objects. `narrowed` does so for
+numbers of Python itself.
 """
 
 from __future__ import annotations
@@ -282,12 +283,39 @@ def declared(value: Any, array: Array, name: str) -> Optional[Array]:
     if kind == "bytes":
         made = object_array(["" if each is None else each for each in found])
     elif kind == "float":
+        made = np.array(found, dtype="<f8")
         if DATATYPES[name].size < 8 and not all(missing):
-            return None  # floats are never narrowed
-        made = np.array(found, dtype="<f8").astype(DATATYPES[name].numpy)
+            return narrowed(value, made.reshape(array.shape), name) if made.size == array.size else None
+        made = made.astype(DATATYPES[name].numpy)
     else:
         made = object_array(found)
     return made.reshape(array.shape) if made.size == array.size else made
+
+
+def narrowed(value: Any, array: Array, name: str) -> Optional[Array]:
+    """Floats of Python itself as the smaller float `name`; None for all others, and where one is beyond it.
+
+    They have no width of their own, so the signature's counts; floats of numpy are never narrowed.
+    """
+    import numpy as np
+
+    row = DATATYPES[name]
+    if row.kind != "float" or row.size >= 8 or array.dtype != np.dtype("<f8") or not _of_python(value):
+        return None
+    with np.errstate(over="ignore"):
+        made = array.astype(row.numpy)
+    return made if bool((np.isinf(made) == np.isinf(array)).all()) else None
+
+
+def _of_python(value: Any) -> bool:
+    """Are these Python's own numbers, or missing ones, in lists or as objects?"""
+    if getattr(getattr(value, "dtype", None), "kind", "O") != "O":
+        return False
+    values = value.tolist() if hasattr(value, "tolist") else value
+    values = list(values) if isinstance(values, (list, tuple)) else [values]
+    while values and _are_lists(set(map(type, values))):
+        values = list(itertools.chain.from_iterable(values))
+    return all(type(each) in (float, int, decimal.Decimal) or _is_missing(each) for each in values)
 
 
 def _elements(value: Any, array: Array) -> List[Any]:

@@ -15,6 +15,7 @@ from ...protocol.codec import Body
 from ...protocol.errors import DeadlineExceeded, ModelError, ServingError
 from ...protocol.messages import ErrorReply, InferReply, InferRequest, Message
 from ..model.call import Answer, Call
+from ..model.promises import promise
 from ..model.served import Served
 from .batching import Batching
 from .stacking import stack
@@ -125,7 +126,7 @@ class Runner:
         return ErrorReply(request.id, ServingError.code, message), b""
 
     def _single(self, held: Held, call: Call) -> Reply:
-        """One request by itself. The warm-up's also shows whether requests may be batched."""
+        """One request by itself. The warm-up's also shows what the outputs are, and whether requests may be batched."""
         proof = stack([call]) if held.request.probe and self._batching.unproven and call.inputs else None
         start = time.monotonic_ns()
         try:
@@ -133,6 +134,8 @@ class Runner:
             message, body = self._encoded(held, call, result, start, time.monotonic_ns(), 1)
         except Exception as error:
             return self.failure(held, error)
+        if held.request.probe and call.inputs:
+            message.outputs = promise(self._model, call, result)
         if proof is None:
             self._batching.saw(call, result)
         else:

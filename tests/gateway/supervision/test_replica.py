@@ -74,6 +74,9 @@ class Owner:
     def replica_traceback(self, replica: Any, text: str) -> None:
         self._say("traceback")
 
+    def replica_corrected(self, replica: Any, text: str) -> None:
+        self._say("corrected")
+
 
 class Stage:
     """What a replica needs: a channel, a place with fork servers, a queue."""

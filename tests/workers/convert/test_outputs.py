@@ -17,30 +17,14 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
-from modelhub.serving.protocol.errors import InvalidRequest, ModelError
+from modelhub.serving.protocol.errors import ModelError
 from modelhub.serving.protocol.signature import Field
 from modelhub.serving.workers.convert.outputs import to_outputs
 from modelhub.serving.workers.convert.plain import dumps
 from modelhub.serving.workers.convert.tensors import to_output
+from support.output_values import column, only, outputs
 
 NAN = float("nan")
-
-
-def outputs(result: Any, *fields: Field) -> dict[str, tuple[str, list[int], Any]]:
-    found = to_outputs(result, fields)
-    names = [each.name for each in found]
-    assert len(set(names)) == len(names)
-    return {each.name: (each.datatype, list(each.array.shape), each.array.tolist()) for each in found}
-
-
-def only(result: Any, *fields: Field) -> tuple[str, list[int], Any]:
-    ((name, found),) = outputs(result, *fields).items()
-    assert name == (fields[0].name if fields else "output-0")
-    return found
-
-
-def column(name: str, kind: str, datatype: str) -> Field:
-    return Field(name, "column", kind, datatype, (-1,))
 
 
 @dataclasses.dataclass
@@ -255,17 +239,27 @@ def test_one_nameless_object_is_json(kind: str) -> None:
     assert only({"a": 1, "b": "x"}, field) == ("BYTES", [1], ['{"a":1,"b":"x"}'])
     assert only({"a": np.array([0.5])}, field) == ("BYTES", [1], ['{"a":[0.5]}'])
     assert only([{"a": 1}, {"a": 2}], field) == ("BYTES", [2], ['{"a":1}', '{"a":2}'])
+    assert only([{}, {}], field) == ("BYTES", [2], ["{}", "{}"])
     assert only(pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}), field)[2][0] == '{"a":1,"b":"x"}'
 
 
+@pytest.mark.parametrize(
+    ("kind", "datatype", "said"),
+    [("string", "BYTES", ""), ("double", "FP64", None), ("long", "INT64", None), ("boolean", "BOOL", None)],
+)
 @pytest.mark.parametrize("make", [dict, pd.DataFrame, lambda found: [{"y": each} for each in found["y"]]])
-def test_an_optional_output_that_is_not_there_is_missing(make: Any) -> None:
-    y, note = column("y", "double", "FP64"), Field("note", "column", "string", "BYTES", (-1,), required=False)
-    assert outputs(make({"y": [1.0, 2.0]}), y, note) == {
-        "y": ("FP64", [2], [1.0, 2.0]),
-        "note": ("BYTES", [2], ["", ""]),
-    }
-    assert list(outputs(make({"y": [1.0, 2.0]}), y, column("z", "double", "FP64")))[:1] == ["y"]
+def test_an_optional_output_that_is_not_there_is_missing(make: Any, kind: str, datatype: str, said: Any) -> None:
+    y, note = column("y", "double", "FP64"), Field("note", "column", kind, datatype, (-1,), required=False)
+    first, second = to_outputs(make({"y": [1.0, 2.0]}), [y, note])
+    assert (first.name, first.array.tolist()) == ("y", [1.0, 2.0])
+    assert (second.name, second.datatype, second.array.shape) == ("note", datatype, (2,))
+    assert json.loads(dumps(to_output("note", datatype, second.array, binary=False).data)) == [said, said]
+
+
+@pytest.mark.parametrize("make", [dict, pd.DataFrame])
+def test_an_output_that_is_required_is_not_made_up(make: Any) -> None:
+    y = column("y", "double", "FP64")
+    assert list(outputs(make({"y": [1.0, 2.0]}), y, column("z", "double", "FP64"))) == ["y"]
 
 
 def test_names_go_by_position_only_where_the_types_fit() -> None:
@@ -275,81 +269,6 @@ def test_names_go_by_position_only_where_the_types_fit() -> None:
         assert not {"label", "p"} & outputs(make([[0.5, "a"], [0.1, "b"]]), label, p).keys()
     assert list(outputs(np.ones((3, 2)), label, p)) == ["output-0"]
     assert list(outputs(pd.DataFrame([[None, 0.5]]), label, p)) == ["label", "p"]
-
-
-# ---- missing values ------------------------------------------------------------------------------
-
-NUMBERS: list[
-    tuple[str, str, Any, Any, str]
-] = [  # a signature's type and datatype, a value, as JSON has it, pandas' type
-    ("double", "FP64", 0.5, 0.5, "Float64"),
-    ("long", "INT64", 7, 7, "Int64"),
-    ("integer", "INT32", 7, 7, "Int32"),
-    ("boolean", "BOOL", True, True, "boolean"),
-    ("string", "BYTES", "big", "big", "string"),
-    ("datetime", "BYTES", datetime.datetime(2024, 1, 31), "2024-01-31T00:00:00", "datetime64[ns]"),
-]
-HOLDERS: dict[str, Any] = {
-    "list": lambda values: values,
-    "object array": lambda values: np.array(values, dtype=object),
-    "object series": lambda values: pd.Series(values, dtype=object),
-    "series": pd.Series,
-    "frame": lambda values: pd.DataFrame({"y": values}),
-    "object frame": lambda values: pd.DataFrame({"y": values}, dtype=object),
-    "records": lambda values: [{"y": value} for value in values],
-    "NA": lambda values: pd.Series([pd.NA if value is None else value for value in values], dtype=object),
-    "NaN": lambda values: [NAN if value is None else value for value in values],
-    "dict": lambda values: {"y": values},
-}
-
-
-@pytest.mark.parametrize("holder", [*HOLDERS, "pandas' own"])
-@pytest.mark.parametrize(("kind", "datatype", "value", "said", "own"), NUMBERS)
-def test_missing_values_do_not_change_the_datatype_that_is_declared(
-    holder: str, kind: str, datatype: str, value: Any, said: Any, own: str
-) -> None:
-    """Some rows missing, all of them, one row and two: what the metadata say."""
-    hold = HOLDERS.get(holder, lambda values: pd.Series(values, dtype=own))
-    gone = "" if datatype == "BYTES" else None
-    for rows in ([None], [value], [None, None], [None, value], [value, None], [value, value]):
-        (found,) = to_outputs(hold(rows), [column("y", kind, datatype)])
-        assert (found.name, found.datatype, found.array.shape) == ("y", datatype, (len(rows),))
-        written = to_output("y", found.datatype, found.array, binary=False)
-        data = json.loads(dumps(written.data))
-        if kind == "datetime":
-            data = [each.removesuffix(".000000000").removesuffix(".000000") for each in data]
-        assert data == [gone if each is None else said for each in rows]
-
-
-def test_floats_are_not_narrowed_for_a_missing_one() -> None:
-    field = column("y", "float", "FP32")
-    assert only([None, None], field)[0] == "FP32"
-    assert only([None, 0.1], field)[0] == only([0.1], field)[0] == "FP64"
-    assert only(pd.Series([None, 0.1], dtype="float32"), field)[0] == "FP32"
-
-
-def test_what_is_not_declared_is_never_the_text_null() -> None:
-    assert only([None]) == ("BYTES", [1], [""])
-    assert only([None, None]) == ("BYTES", [2], ["", ""])
-    assert only(pd.Series([None], dtype="string")) == ("BYTES", [1], [""])
-    assert only(pd.Series([None, True], dtype="boolean")) == ("BOOL", [2], [None, True])
-    assert only(pd.Series([None], dtype="boolean")) == ("BOOL", [1], [None])
-    assert only([None, True]) == ("BOOL", [2], [None, True])
-    datatype, _, data = only(pd.Series([None], dtype="Int64"))
-    assert (datatype, data[0] != data[0]) == ("FP64", True)
-
-
-@pytest.mark.parametrize("datatype", ["INT64", "BOOL"])
-def test_what_binary_data_cannot_say_is_refused(datatype: str) -> None:
-    (found,) = to_outputs([None, True if datatype == "BOOL" else 1], [column("y", "x", datatype)])
-    with pytest.raises(InvalidRequest, match=f"'y' has missing values, which binary data of {datatype} cannot say"):
-        to_output("y", found.datatype, found.array, binary=True)
-
-
-def test_values_that_are_no_such_thing_stay_what_they_are() -> None:
-    assert only([1.5, None], column("y", "long", "INT64"))[0] == "FP64"
-    assert only([1, None], column("y", "string", "BYTES"))[0] == "FP64"
-    assert only(["a", None], column("y", "double", "FP64")) == ("BYTES", [2], ["a", ""])
 
 
 # ---- the same on all routes ----------------------------------------------------------------------
