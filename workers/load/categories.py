@@ -4,7 +4,8 @@ A model that was fitted on a table with pandas' categories takes nothing else, b
 column holds texts or numbers, and so it comes to `predict` as that. The booster knows which columns they are:
 
     LightGBM      `pandas_categorical`, the categories of each, in the order of its categorical features
-    XGBoost 3.1+  `feature_types`; it keeps the categories, and finds them again whatever their order
+    XGBoost 3.1+  `feature_types`; it keeps the categories, and finds them again whatever their order. MLflow makes a
+                  DMatrix without categories for a Booster, so this is done here.
 
 So such columns become categories again on their way in; what the model was not fitted with is missing there, as in
 these libraries. Where that cannot be done it is said when the model is loaded.
@@ -13,8 +14,9 @@ these libraries. Where that cannot be done it is said when the model is loaded.
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 #: Of each column that is a category: all of them in their order, or None where those of the request do.
 Categories = Dict[str, Optional[List[Any]]]
@@ -38,11 +40,28 @@ def restore_categories(model: Any) -> None:
     if not categories:
         return
 
+    answers = _of_booster(wrapped, predict) if _is_xgboosts(wrapped) else predict
+
     @functools.wraps(predict)
     def with_categories(data: Any, *args: Any, **kwargs: Any) -> Any:
-        return predict(_restored(data, categories), *args, **kwargs)
+        return answers(_restored(data, categories), *args, **kwargs)
 
     model._predict_fn = with_categories
+
+
+def _of_booster(booster: Any, predict: Callable[..., Any]) -> Callable[..., Any]:
+    """`predict` of MLflow for this Booster of XGBoost, with the categories of tables."""
+    known = inspect.signature(booster.predict).parameters
+
+    def predict_with_categories(data: Any, params: Optional[Dict[str, Any]] = None) -> Any:
+        if not hasattr(data, "columns"):
+            return predict(data, params=params)
+        import xgboost
+
+        options = {name: value for name, value in (params or {}).items() if name in known}
+        return booster.predict(xgboost.DMatrix(data, enable_categorical=True), **options)
+
+    return predict_with_categories
 
 
 def _restored(data: Any, categories: Categories) -> Any:
@@ -66,9 +85,9 @@ def _known(column: Any, known: Optional[List[Any]]) -> Any:
 def _categories_of(wrapped: Any) -> Tuple[Categories, str]:
     """The categories of an estimator or a booster, and why they cannot be had."""
     if hasattr(wrapped, "get_booster"):
-        return _of_xgboost(wrapped.get_booster(), is_booster=False)
-    if hasattr(wrapped, "feature_types") and hasattr(wrapped, "feature_names"):
-        return _of_xgboost(wrapped, is_booster=True)
+        return _of_xgboost(wrapped.get_booster())
+    if _is_xgboosts(wrapped):
+        return _of_xgboost(wrapped)
     booster = getattr(wrapped, "booster_", wrapped)
     return _of_lightgbm(booster) if hasattr(booster, "pandas_categorical") else ({}, "")
 
@@ -88,7 +107,14 @@ def _of_lightgbm(booster: Any) -> Tuple[Categories, str]:
     return dict(zip(columns, known)), ""
 
 
-def _of_xgboost(booster: Any, *, is_booster: bool) -> Tuple[Categories, str]:
+def _is_xgboosts(wrapped: Any) -> bool:
+    """Is this a Booster of XGBoost?"""
+    return all(hasattr(wrapped, name) for name in ("feature_types", "feature_names", "predict")) and not hasattr(
+        wrapped, "get_booster"
+    )
+
+
+def _of_xgboost(booster: Any) -> Tuple[Categories, str]:
     names, types = booster.feature_names or [], booster.feature_types or []
     columns = [name for name, kind in zip(names, types) if kind == "c"]
     if not columns:
@@ -96,6 +122,4 @@ def _of_xgboost(booster: Any, *, is_booster: bool) -> Tuple[Categories, str]:
     listed = ", ".join(columns[:20])
     if not hasattr(booster, "get_categories"):
         return {}, f"{listed}: XGBoost before 3.1 does not keep categories; send their codes"
-    if is_booster:
-        return {}, f"{listed}: MLflow gives a Booster no categories; log the XGBClassifier or XGBRegressor itself"
     return dict.fromkeys(columns, None), ""

@@ -79,6 +79,21 @@ def xgb_categories(folder: Path) -> Asked:
 
 
 @case
+def xgb_booster_with_categories(folder: Path) -> Asked:
+    """MLflow's own `predict` refuses a Booster's categories, so the Booster is asked."""
+    import mlflow.xgboost
+    import xgboost
+
+    X, y = categories()
+    model = xgboost.train({}, xgboost.DMatrix(X, y, enable_categorical=True), 5)
+    expected = model.predict(xgboost.DMatrix(X.head(6), enable_categorical=True))
+    mlflow.xgboost.save_model(
+        model, str(folder), signature=signature_of(as_sent(X), expected), pip_requirements=["mlflow"]
+    )
+    return Asked(as_sent(X.head(6)), predict=lambda _: expected)
+
+
+@case
 def lgbm_classifier(folder: Path) -> Asked:
     from lightgbm import LGBMClassifier
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,8 @@ class Xgb:
 
 class OldXgb:
     feature_names, feature_types = ["x", "city"], ["float", "c"]
+
+    def predict(self, data: Any) -> Any: ...
 
 
 class Estimator:
@@ -73,6 +77,22 @@ def test_xgboosts_are_found_again_by_itself() -> None:
     )
 
 
+def test_a_booster_of_xgboost_is_given_a_matrix_with_categories(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow makes one without."""
+
+    class Booster(Xgb):
+        def predict(self, data: Any, *, output_margin: bool = False) -> Any:
+            return data, output_margin
+
+    matrix = types.SimpleNamespace(DMatrix=lambda data, enable_categorical: (data, enable_categorical))
+    monkeypatch.setitem(sys.modules, "xgboost", matrix)
+    model = Loaded(xgb_model=Booster())
+    restore_categories(model)
+    (got, with_categories), margin = model._predict_fn(FRAME, params={"output_margin": True, "other": 1})
+    assert (str(got["city"].dtype), with_categories, margin) == ("category", True, True)
+    assert model._predict_fn("text") == "text"
+
+
 def test_categories_that_come_as_such_and_other_data_stay() -> None:
     model = Loaded(lgb_model=Booster(KNOWN, [1, 2]))
     restore_categories(model)
@@ -85,7 +105,7 @@ def test_categories_that_come_as_such_and_other_data_stay() -> None:
     ("inner", "said"),
     [
         ({"xgb_model": Estimator(OldXgb())}, "city: XGBoost before 3.1 does not keep categories"),
-        ({"xgb_model": Xgb()}, "log the XGBClassifier or XGBRegressor itself"),
+        ({"xgb_model": OldXgb()}, "city: XGBoost before 3.1 does not keep categories"),
         ({"lgb_model": Booster(KNOWN, [0, 1, 2])}, "LightGBM knows 2 of them and says of 3 columns"),
         ({"lgb_model": Booster(KNOWN, 5)}, "TypeError"),
     ],
