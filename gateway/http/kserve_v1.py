@@ -18,6 +18,9 @@ from ..models.registry import Registry
 from .errors import json_response
 from .inference import HttpFront
 
+#: Without a verb: GET …:predict is a wrong method, and no model of that name.
+_NAME = "[^{}/:]+"
+
 
 class KserveV1Routes:
     """Handlers of these paths; `table` names them."""
@@ -32,7 +35,7 @@ class KserveV1Routes:
             web.post("/v1/models/{model}:explain", self.explain),
             web.get("/", self.live),
             web.get("/v1/models", self.models),
-            web.get("/v1/models/{model}", self.model),
+            web.get(f"/v1/models/{{model:{_NAME}}}", self.model),
         ]
 
     async def predict(self, request: Request) -> web.StreamResponse:
