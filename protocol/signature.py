@@ -71,6 +71,7 @@ class Signature:
     outputs: List[Field] = field(default_factory=list)
     params: List[Param] = field(default_factory=list)
     from_type_hint: bool = False  # mlflow made it from the type hints of PythonModel.predict
+    task: str = ""  # what MLflow says of agents in the model's metadata, like "agent/v2/chat"
     #: What the model's input example is in Python, which counts where `inputs` is empty: table (a DataFrame), array (or
     #: several by name), object (a dict), records, list, text; "": not known.
     example_kind: str = ""
@@ -99,6 +100,12 @@ def signature_from_mlmodel(mlmodel: Mapping[str, Any]) -> Optional[Signature]:
         )
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise LoadError(f"the signature in the MLmodel file is not readable: {type(error).__name__}: {error}") from None
+
+
+def task_from_mlmodel(mlmodel: Mapping[str, Any]) -> str:
+    """The task in the model's own metadata; "" where there is none."""
+    metadata = mlmodel.get("metadata")
+    return str(metadata.get("task") or "") if isinstance(metadata, Mapping) else ""
 
 
 def platform_from_mlmodel(mlmodel: Mapping[str, Any]) -> str:

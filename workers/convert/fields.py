@@ -5,6 +5,7 @@
                                                                        a string column: that as base64
     tensors               its BYTES tensor        rows                 (H, W, C) by dtype, shape and `image:`
     type hints of predict list of str             list of records      list of files
+    an agent's            a message of the user   one array a column   -
     none                  str, or list of str     as the example is,   DataFrame with a column `image` of files,
                                                   else a DataFrame     or arrays where `image:` asks for any
 
@@ -42,6 +43,13 @@ if TYPE_CHECKING:
 #: Fields beside those of a kind that are read for all of them; and pandas' own for a table in two parts.
 _OWN = frozenset({"params", "parameters", kinds.OVERRIDE})
 _SPLIT = frozenset({"columns", "index"})
+#: Where MLflow's agents, and its chat models, have the messages; by their tasks.
+_MESSAGES = {
+    "agent/v1/chat": "messages",
+    "agent/v2/chat": "messages",
+    "agent/v1/responses": "input",
+    "llm/v1/chat": "messages",
+}
 _WHOLE_PDF = ("pdf_file", "byte_stream", "pdf", "document")
 _IMAGE_NAMES = ("image", "images")
 _ANY_IMAGE = ImageOptions()
@@ -72,6 +80,8 @@ class FieldInputs:
         self._adapter = InputAdapter(signature)
         self._image = image
         self._pdf = pdf_options
+        #: Is the model an agent, or a chat model, which a request asks one thing?
+        self.is_agent = signature.task in _MESSAGES
         #: Does the model take nothing but parameters?
         self.bare = not self._fields and bool(signature.params)
         #: May a request give it rows of no columns, because all of them are optional?
@@ -153,12 +163,24 @@ class FieldInputs:
         texts = given if isinstance(given, list) else [given]
         if not texts or set(map(type, texts)) != {str}:
             raise InvalidRequest('the field "text" takes text, or a list of texts')
+        messages = _MESSAGES.get(self._signature.task)
+        if messages is not None:
+            return self._message(messages, texts, fields)
         if self._signature.from_type_hint:
             return ModelInput(data=texts, rows=len(texts))
         if not self._fields:
             return ModelInput(data=given, rows=len(texts))
         chosen = self._only("text", [each for each in self._fields if _takes_text(each)], ("text",))
         return self._beside(chosen, object_array(texts), fields)
+
+    def _message(self, messages: str, texts: List[Any], fields: Mapping[str, Any]) -> ModelInput:
+        """What an agent is asked by a text: one message of its user, beside its other inputs."""
+        if len(texts) > 1:
+            raise InvalidRequest('the model is an agent: "text" is one message of its user')
+        if messages in fields:
+            raise InvalidRequest(f"the request is ambiguous: it has the fields text and {messages}")
+        beside = {each.name: fields[each.name] for each in self._fields if each.name in fields}
+        return ModelInput(data={messages: [{"role": "user", "content": texts[0]}], **beside})
 
     # ---- records ---------------------------------------------------------------------------------
 

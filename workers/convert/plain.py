@@ -142,6 +142,10 @@ def plain_step(value: Any) -> Any:
         value = value.toarray()
     if hasattr(value, "tolist"):
         return _of_array(value)
+    if hasattr(value, "__array__") and hasattr(value, "dtype"):  # a tensor of TensorFlow
+        import numpy as np
+
+        return _of_array(np.asarray(value))
     plainer = converted(value)
     if plainer is value:
         plainer = listed(value)

@@ -38,7 +38,8 @@ class V1Dialect(Dialect):
         return model.call_of(request, found, model.adapter.own_params(params))
 
     def encode(self, model: ServedModel, call: Call, result: Any) -> Answer:
-        return Answer(dumps({"predictions": _rows_of(result)}), JSON_TYPE, rows=call.rows)
+        whole = model.fields.is_agent and isinstance(result, dict)
+        return Answer(dumps({"predictions": [result] if whole else _rows_of(result)}), JSON_TYPE, rows=call.rows)
 
 
 def read_instances(request: InferRequest, body: Body) -> Tuple[List[Any], Dict[str, Any]]:

@@ -14,7 +14,14 @@ from typing import Any, Dict, List, Tuple
 
 from ...protocol.errors import LoadError, ServingError
 from ...protocol.messages import InferRequest
-from ...protocol.signature import MLMODEL, Signature, parse_mlmodel, platform_from_mlmodel, signature_from_mlmodel
+from ...protocol.signature import (
+    MLMODEL,
+    Signature,
+    parse_mlmodel,
+    platform_from_mlmodel,
+    signature_from_mlmodel,
+    task_from_mlmodel,
+)
 from ...protocol.worker_spec import WorkerSpec
 from ...protocol.yaml_files import MAX_SIZE
 from ..dialects.table import DIALECTS
@@ -77,7 +84,7 @@ def served_from(model: Any, path: str, spec: WorkerSpec) -> ServedModel:
     signature = signature_from_mlmodel(mlmodel)
     example = read_example(path, mlmodel, signature)
     known = signature or Signature()
-    known.example_kind = example.kind
+    known.example_kind, known.task = example.kind, task_from_mlmodel(mlmodel)
     served = ServedModel(
         model,
         spec.name,

@@ -51,10 +51,21 @@ class Point:
     x: Any
 
 
+class Eager:
+    """As TensorFlow's tensors: no list by itself."""
+
+    dtype = "float32"
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return np.array([[0.1, 2.5]], dtype="f4")
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
         (np.float32(0.1), 0.1),
+        (Eager(), [[0.1, 2.5]]),
+        ({"a": Eager(), "b": [Eager()]}, {"a": [[0.1, 2.5]], "b": [[[0.1, 2.5]]]}),
         (np.arange(4).reshape(2, 2), [[0, 1], [2, 3]]),
         (np.arange(4).reshape(2, 2).T, [[0, 2], [1, 3]]),
         (np.array([0.5], dtype="float16"), [0.5]),
