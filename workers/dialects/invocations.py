@@ -18,11 +18,11 @@ import re
 from typing import Any, Dict, Tuple
 
 from ...protocol import json_text
-from ...protocol.errors import MESSAGE_LIMIT, InvalidRequest, ModelError, ServingError, UnsupportedMediaType
+from ...protocol.errors import InvalidRequest, ServingError, UnsupportedMediaType
 from ...protocol.messages import InferRequest
 from ...protocol.v2 import JSON_TYPE, check_members
 from ..convert.kinds import is_json
-from ..convert.plain import is_frame
+from ..convert.plain import dumps, is_frame
 from ..convert.sizes import check_csv, check_records
 from ..convert.tables import check_unknown
 from ..model.call import Answer, Body, Call
@@ -84,15 +84,25 @@ def load_json(body: Body) -> Dict[str, Any]:
 
 
 def dumps_predictions(result: Any, *, unwrapped: bool = False) -> bytes:
-    """What `mlflow models serve` answers for this result of predict. Raises ModelError."""
+    """What `mlflow models serve` answers for this result of predict; where it fails, what the other routes answer.
+
+    Raises ModelError.
+    """
     from mlflow.utils.proto_json_utils import NumpyEncoder, _get_jsonable_obj
 
     try:
-        value = _get_jsonable_obj(result, pandas_orient="records")
-        text = json.dumps(value if unwrapped else {"predictions": value}, cls=NumpyEncoder)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ModelError(f"the model's answer cannot be sent as JSON: {error}"[:MESSAGE_LIMIT]) from error
-    return text.encode("ascii")
+        value = _get_jsonable_obj(_without_durations(result), pandas_orient="records")
+        document = value if unwrapped else {"predictions": value}
+        return json.dumps(document, cls=NumpyEncoder).encode("ascii")
+    except (TypeError, ValueError, RecursionError):
+        return dumps(result if unwrapped else {"predictions": result})
+
+
+def _without_durations(result: Any) -> Any:
+    """Arrays of durations as text, as on all routes: MLflow's JSON has the nanoseconds of some, and none for others."""
+    if isinstance(result, dict):
+        return {name: _without_durations(value) for name, value in result.items()}
+    return json.loads(dumps(result)) if getattr(getattr(result, "dtype", None), "kind", "") == "m" else result
 
 
 def _from_body(model: ServedModel, body: Body) -> Tuple[Any, Dict[str, Any], bool]:
