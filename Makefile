@@ -34,7 +34,7 @@ check: $(INSTALLED)  ## lint, format, strict types, and which folder, room and f
 	@echo "==> import circles";    $(BIN)/python tests/support/imports.py
 
 test: $(INSTALLED) $(CLIENTS) .venvs/flavours/.installed  ## all tests, with real servers, workers and clients (ARGS="-k name" narrows them)
-	@echo "==> pytest"; $(BIN)/pytest --ignore=tests/pythons --ignore=tests/transformer --ignore=tests/hardening $(ARGS)
+	@echo "==> pytest"; $(BIN)/pytest --ignore=tests/pythons --ignore=tests/transformer --ignore=tests/hardening --ignore=tests/flavours_deep $(ARGS)
 
 test-clients: $(INSTALLED) $(CLIENTS)  ## only the unmodified clients: tritonclient, kserve, mlserver, perf_analyzer, schemathesis
 	@echo "==> pytest tests/clients"; $(BIN)/pytest tests/clients $(ARGS)
@@ -52,8 +52,8 @@ test-hardening: $(INSTALLED) .venvs/hardening/.installed  ## the gateway against
 test-pythons: $(INSTALLED)  ## models from other Pythons and old MLflow versions, side by side
 	@echo "==> pytest tests/pythons"; $(BIN)/pytest tests/pythons $(ARGS)
 
-test-flavours: $(INSTALLED) .venvs/flavours/.installed  ## models of many flavours by every door, beside load_model(...).predict
-	@echo "==> pytest tests/flavours"; $(BIN)/pytest tests/flavours $(ARGS)
+test-flavours: $(INSTALLED) .venvs/flavours/.installed .venvs/flavours_deep/.installed  ## models of many flavours by every door, beside load_model(...).predict (2 GB)
+	@echo "==> pytest tests/flavours tests/flavours_deep"; $(BIN)/pytest tests/flavours tests/flavours_deep $(ARGS)
 
 test-transformer: $(INSTALLED) .venvs/transformer/.installed  ## a real transformer, text in and embedding out (2 GB)
 	@echo "==> pytest tests/transformer"; $(BIN)/pytest tests/transformer $(ARGS)
@@ -139,6 +139,13 @@ $(VENV)/.deploy-tools: tests/deploy/requirements.txt | $(INSTALLED)
 	@test -x .venvs/flavours/bin/python || $(UV) venv --quiet --python $(BIN)/python .venvs/flavours
 	@$(UV) pip install --quiet --compile-bytecode --python .venvs/flavours/bin/python \
 	    -r tests/flavours/requirements.txt -c constraints.txt
+	@touch $@
+
+.venvs/flavours_deep/.installed: tests/flavours_deep/requirements.txt constraints.txt | $(UV)
+	@echo "==> torch, Transformers, Keras and ONNX in .venvs/flavours_deep (a minute or more)"
+	@test -x .venvs/flavours_deep/bin/python || $(UV) venv --quiet --python $(BIN)/python .venvs/flavours_deep
+	@$(UV) pip install --quiet --compile-bytecode --python .venvs/flavours_deep/bin/python \
+	    $(PIP_FIND_LINKS:%=--find-links %) -r tests/flavours_deep/requirements.txt -c constraints.txt
 	@touch $@
 
 .venvs/transformer/.installed: tests/transformer/requirements.txt constraints.txt pyproject.toml | $(UV)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import of_boosting, of_pyfunc, of_sklearn, of_statistics
-from .parts import CASES
+from . import of_agents, of_boosting, of_deep, of_pyfunc, of_sklearn, of_statistics
+from .parts import CASES, DEEP
 
-__all__ = ["CASES", "of_boosting", "of_pyfunc", "of_sklearn", "of_statistics"]
+__all__ = ["CASES", "DEEP", "of_agents", "of_boosting", "of_deep", "of_pyfunc", "of_sklearn", "of_statistics"]

@@ -1,6 +1,6 @@
-"""Saves the models of the table: `python -m support.flavours.log FOLDER`, in the environment that has their libraries.
+"""Saves models of the tables: `python -m support.flavours.log FOLDER NAME…`, in the environment of their libraries.
 
-Beside each of them lies asked.json: the request by each door, and what `load_model(...).predict` answers here.
+Beside each of them lies NAME.json: the request by each door, and what `load_model(...).predict` answers here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
-from . import CASES
+from . import CASES, DEEP
 from .parts import plain, request_of
 
 
@@ -24,8 +24,8 @@ def main(folder: Path, *names: str) -> None:
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     warnings.showwarning = lambda *_, **__: None
-    for name in names or CASES:
-        asked = CASES[name](folder / name)
+    for name in names:
+        asked = {**CASES, **DEEP}[name](folder / name)
         model = mlflow.pyfunc.load_model(str(folder / name), suppress_warnings=True)
         if asked.predict is not None:
             result = asked.predict(asked.data)

@@ -293,22 +293,3 @@ def unsigned_object(folder: Path) -> Asked:
 def unsigned_texts(folder: Path) -> Asked:
     save(folder, _SAYS, signature=False, input_example=["a", "b"])
     return Asked(["a", "b"], v2=texts("a", "b"), invocations=False)
-
-
-# ---- agents ----------------------------------------------------------------------------------------
-
-
-@case
-def responses_agent(folder: Path) -> Asked:
-    source = """
-    from mlflow.pyfunc import ResponsesAgent
-    from mlflow.types.responses import ResponsesAgentResponse
-
-    class Own(ResponsesAgent):
-        def predict(self, request):
-            item = self.create_text_output_item(text=str(request.input[-1].content), id="1")
-            return ResponsesAgentResponse(output=[item])
-    """
-    save_code_model(folder, source)
-    asked = {"input": [{"role": "user", "content": "hello"}]}
-    return Asked(asked, v2=False, records=False, instances=False, invocations=asked)

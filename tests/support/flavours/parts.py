@@ -40,11 +40,19 @@ class Asked:
 
 Case = Callable[[Path], Asked]
 CASES: dict[str, Case] = {}
+#: Of libraries that bring torch, in an environment of their own.
+DEEP: dict[str, Case] = {}
 
 
 def case(function: Case) -> Case:
     """Enter it in the table, by its name."""
     CASES[function.__name__.replace("_", "-")] = function
+    return function
+
+
+def deep_case(function: Case) -> Case:
+    """As `case`, in the table of the libraries that bring torch."""
+    DEEP[function.__name__.replace("_", "-")] = function
     return function
 
 
