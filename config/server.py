@@ -125,7 +125,9 @@ class ServerSettings(Section):
     """Un-ready the server when a model fails after the server was ready."""
 
     state_dir: LocalPath = Field(default_factory=_state_dir)
-    """Folder of environments, artifacts and kits; the default is modelhub in the user's cache folder."""
+    """Folder of environments, artifacts and kits; the default is modelhub in the user's cache folder.
+
+    Of a user without a home: modelhub-<id> in $TMPDIR."""
 
     artifact_cache: Size = 50 << 30
     """Bytes of fetched artifacts to keep."""

@@ -22,6 +22,7 @@ from ..config.quantities import human_size
 from ..config.server import ServerSettings
 from ..config.settings import Settings
 from ..protocol.errors import ConfigError
+from ..protocol.model_cache import make_state_dir
 from ..workers.linux import forbid_dumps
 from .artifacts.fetcher import Fetcher
 from .artifacts.store import ArtifactStore
@@ -52,6 +53,7 @@ from .system import hangup, heap
 from .system.container import PodMemory, default_worker_limit
 from .system.orphans import reap_orphans
 from .system.runtime_dir import RuntimeDir
+from .system.surroundings import settle
 from .telemetry import stderr, tracing
 from .telemetry.counters import Counters
 from .telemetry.display import Display
@@ -102,7 +104,8 @@ async def _serve(
 ) -> int:
     server = settings.server
     stop = StopSignals()
-    await asyncio.to_thread(_make_state_dir, Path(server.state_dir))
+    for line in await asyncio.to_thread(_settle, Path(server.state_dir)):
+        log.info("%s", line)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(_traces())
         budget = Budget(server.max_body, await asyncio.to_thread(max_buffered, server))
@@ -139,12 +142,16 @@ async def _serve(
     return 0
 
 
-def _make_state_dir(path: Path) -> None:
-    """Raises ConfigError where nothing can be kept."""
+def _settle(path: Path) -> list[str]:
+    """Make the state directory, and the variables of this process whole; lines for the log.
+
+    Raises ConfigError where nothing can be kept.
+    """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_state_dir(str(path))
         with tempfile.TemporaryFile(dir=path):
             pass
+        return settle(os.environ, str(path))
     except OSError as error:
         raise ConfigError(
             f"nothing can be written to server.state_dir, {path}: {error.strerror or error}; name another folder with "

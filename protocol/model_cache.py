@@ -15,12 +15,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pwd
 import shutil
+import stat
 from contextlib import suppress
 from typing import Callable, List, Mapping, Optional, Set, Tuple
 
 from .digest import digest_of
-from .errors import LoadError
+from .errors import ConfigError, LoadError
 from .locks import open_lock, try_lock
 from .signature import MLMODEL
 
@@ -30,8 +32,46 @@ _LEFTOVERS = (".part", _OLD)
 
 
 def default_state_dir(environ: Mapping[str, str]) -> str:
-    """`$XDG_CACHE_HOME/modelhub`, else `~/.cache/modelhub`."""
-    return os.path.join(environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "modelhub")
+    """`$XDG_CACHE_HOME/modelhub`, else `~/.cache/modelhub`; where there is no home, a folder of `$TMPDIR`."""
+    cache = environ.get("XDG_CACHE_HOME")
+    if not cache:
+        home = home_of(environ)
+        if home is None:
+            return os.path.join(environ.get("TMPDIR") or "/tmp", f"modelhub-{os.getuid()}")
+        cache = os.path.join(home, ".cache")
+    return os.path.join(cache, "modelhub")
+
+
+def home_of(environ: Mapping[str, str]) -> Optional[str]:
+    """The user's home folder; None for a user who has none: an id without an entry, or `/`, or what nobody can make."""
+    home = environ.get("HOME")
+    if not home:
+        try:
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:
+            return None
+    there = os.path.isdir(home) and os.path.realpath(home) != "/"
+    return home if there or may_write(home) else None
+
+
+def may_write(folder: str) -> bool:
+    """Whether this process may write to the folder, or make it where it is not there."""
+    while not os.path.lexists(folder) and os.path.dirname(folder) != folder:
+        folder = os.path.dirname(folder)
+    return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)
+
+
+def make_state_dir(folder: str) -> None:
+    """Make the folder where it is not there. Raises OSError; and ConfigError where somebody else may have made it.
+
+    In a folder that everybody may write to, such as /tmp, it must be this user's own.
+    """
+    os.makedirs(folder, exist_ok=True)
+    everybodys = os.stat(os.path.dirname(os.path.realpath(folder))).st_mode & stat.S_IWOTH
+    if everybodys and os.stat(folder).st_uid != os.getuid():
+        raise ConfigError(
+            f"{folder} is somebody else's: name another folder with --server.state_dir or MODELHUB_SERVER_STATE_DIR"
+        )
 
 
 class ModelCache:

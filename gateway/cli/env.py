@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from ..environments.plan import Plan, Planned, Row, disk_use, make_plan
 from ..environments.spec import label_of, read_spec
 from ..environments.store import Finished
 from ..environments.uv import Uv
+from ..system.surroundings import settle
 from .models import Wanted, for_each_model, wanted_models
 from .output import display_on, new_console, print_table, say, say_error
 
@@ -57,7 +59,9 @@ def add_parser(commands: Any) -> None:
 def _build(args: argparse.Namespace) -> int:
     console = new_console()
     settings = _settings(args)
-    failures = asyncio.run(build_all(settings, _state_dir(args, settings), console))
+    state_dir = _state_dir(args, settings)
+    settle(os.environ, str(state_dir))
+    failures = asyncio.run(build_all(settings, state_dir, console))
     return 1 if failures else 0
 
 
@@ -86,6 +90,7 @@ def _plan(args: argparse.Namespace) -> int:
     console = new_console()
     settings = _settings(args)
     state_dir = _state_dir(args, settings)
+    settle(os.environ, str(state_dir))
     plan = asyncio.run(plan_all(settings, state_dir))
     print_plan(plan, state_dir, console)
     return 1 if plan.errors else 0
@@ -175,7 +180,7 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 def _state_dir(args: argparse.Namespace, settings: Settings | None) -> Path:
     if args.state_dir is not None:
-        return Path(args.state_dir).expanduser().absolute()
+        return Path(os.path.expanduser(args.state_dir)).absolute()
     if settings is not None:
         return Path(settings.server.state_dir)
     from ...config.load import load_server

@@ -176,7 +176,9 @@ def _check(args: argparse.Namespace) -> int:
     if not args.resolve:
         return 0
     from ..artifacts.resolve import resolve_all
+    from ..system.surroundings import settle
 
+    settle(os.environ, settings.server.state_dir)
     resolved = resolve_all(settings)
     _print_resolved(resolved)
     return 1 if any(one.error for one in resolved) else 0

@@ -158,7 +158,7 @@ def _write_inputs(inputs: Path, lines: list[str], constraints: list[str], projec
 
 async def _try_import(spec: EnvironmentSpec, folder: Path, uv: Uv) -> str | None:
     """MLflow's version, or None where there is no MLflow. Raises _ImportFails."""
-    names = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
+    names = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
     env = {name: os.environ[name] for name in names if name in os.environ}
     env.update(MLFLOW_DISABLE_TELEMETRY="true", MPLBACKEND="agg", TF_CPP_MIN_LOG_LEVEL="3")
     command = [str(folder / "bin" / "python"), "-I", "-W", "ignore", "-c", _TRY_IMPORT, *spec.libraries]

@@ -114,7 +114,7 @@ async def find_python(minor: str, *, pythons: Sequence[Path], uv: Uv) -> Interpr
 
 def python_in(path: Path) -> Path:
     """The executable that a path names: itself, or `bin/python` in a folder."""
-    path = path.expanduser()
+    path = Path(os.path.expanduser(path))  # Path's own fails where there is no home
     return path / "bin" / "python" if path.is_dir() else path
 
 
@@ -147,7 +147,7 @@ async def _probe(path: Path, *, distributions: bool) -> tuple[Interpreter, dict[
 
 def _of_pyenv() -> list[tuple[Path, str]]:
     """Pythons in pyenv's folder, the newest patch first."""
-    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv", "versions")
+    root = Path(os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv"), "versions")
     try:
         names = [name for name in os.listdir(root) if re.fullmatch(r"3\.\d+\.\d+", name)]
     except OSError:

@@ -219,7 +219,6 @@ def uv_environment(environ: Mapping[str, str]) -> dict[str, str]:
     take("UV_FIND_LINKS", ",".join(links))
     take("UV_INSECURE_HOST", environ.get("PIP_TRUSTED_HOST"))
     take("UV_HTTP_TIMEOUT", environ.get("PIP_DEFAULT_TIMEOUT"))
-    take("SSL_CERT_FILE", environ.get("PIP_CERT"))
     take("ALL_PROXY", environ.get("PIP_PROXY"))
     take("UV_PRERELEASE", "allow" if _true(environ.get("PIP_PRE")) else None)
     env["UV_NO_PROGRESS"] = "1"

@@ -24,6 +24,7 @@ from ..system.processes import Memory, cpu_seconds, read_memory, read_rss
 from .fork_link import ForkServerLink, WorkerProcess
 from .output import OutputReader, output_log
 from .place import StartedWorker, Starter, WorkerExit, WorkerOrder
+from .script import KEY as SCRIPT
 from .variables import worker_environment
 
 REFRESH = 30.0  # seconds after which the exact sizes are read again even if nothing seems to have changed
@@ -145,7 +146,7 @@ class LocalPlace:
                 self._environ,
                 threads=order.threads or cpus(),
                 names=order.env_names,
-                shared=order.environment.key == "shared",
+                shared=order.environment.key in ("shared", SCRIPT),
                 devices=order.devices or None,
             ),
         )

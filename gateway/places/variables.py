@@ -38,6 +38,8 @@ PASSED = frozenset(
     ]
 )
 PASSED_PREFIXES = ("LC_", "NVIDIA_", "NCCL_")
+#: Of the gateway's own Python, and passed on to it alone: another one would not even start.
+OWN_PYTHON = frozenset(["PYTHONPATH", "PYTHONHOME"])
 
 #: Numeric libraries read these when they are imported.
 THREAD_VARIABLES = (
@@ -71,13 +73,13 @@ def worker_environment(
 ) -> dict[str, str]:
     """The variables for a worker (or a fork server, with the defaults).
 
-    `names`: what the model's entry asks for. `shared`: it runs in the gateway's own environment, whose
-    PYTHONPATH then belongs to it. `threads` 0: leave the libraries their own choice.
+    `names`: what the model's entry asks for. `shared`: it runs with the gateway's own Python, whose PYTHONPATH and
+    PYTHONHOME then belong to it; nobody else gets a PYTHONHOME. `threads` 0: leave the libraries their own choice.
     """
     env = {
         name: value
         for name, value in environ.items()
-        if name in PASSED or name.startswith(PASSED_PREFIXES) or (shared and name == "PYTHONPATH")
+        if name in PASSED or name.startswith(PASSED_PREFIXES) or (shared and name in OWN_PYTHON)
     }
     env.update(ALWAYS)
     if threads:
@@ -85,6 +87,6 @@ def worker_environment(
     if devices is not None:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
     for name in names:
-        if name in environ:
+        if name in environ and (shared or name != "PYTHONHOME"):
             env[name] = environ[name]
     return env

@@ -6,11 +6,12 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from .quiet_mlflow import quiet
+from .quiet_mlflow import import_mlflow, quiet
 
 
 def save_code_model(folder: Path, source: str, **options: Any) -> Path:
     """Save the model of this source, which defines a class `Own`; returns its folder."""
+    import_mlflow()
     import mlflow.pyfunc
 
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import os
+import ssl
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -94,10 +95,12 @@ def make_uv(path: Path, script: str) -> Uv:
 
 
 @contextmanager
-def index(wheels: Sequence[tuple[Path, str]], *, password: str, refusal: int = 401) -> Iterator[str]:
+def index(
+    wheels: Sequence[tuple[Path, str]], *, password: str, refusal: int = 401, tls: ssl.SSLContext | None = None
+) -> Iterator[str]:
     """A package index with upload times, open to the user `reader`; yields its address without credentials.
 
-    Without a `password` it is open to everybody.
+    Without a `password` it is open to everybody; with `tls` it speaks HTTPS.
     """
     expected = "Basic " + base64.b64encode(f"reader:{password}".encode()).decode()
 
@@ -140,6 +143,8 @@ def index(wheels: Sequence[tuple[Path, str]], *, password: str, refusal: int = 4
             """Quiet."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = Thread(target=server.serve_forever)
         thread.start()
         try:

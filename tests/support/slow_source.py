@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,9 +13,12 @@ _API = "/mlflow-artifacts/artifacts"
 
 
 class SlowSource:
-    """Serves the model in `folder` as `uri`; half of its largest file is sent at once, the rest after `go_on()`."""
+    """Serves the model in `folder` as `uri`; half of its largest file is sent at once, the rest after `go_on()`.
 
-    def __init__(self, folder: Path) -> None:
+    With `tls` over HTTPS, and all of it at once.
+    """
+
+    def __init__(self, folder: Path, tls: ssl.SSLContext | None = None) -> None:
         self._folder = folder
         self._largest = max(
             (file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size
@@ -49,11 +53,15 @@ class SlowSource:
                 pass
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._scheme = "http" if tls is None else "https"
+        if tls is not None:
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True)
+            self.go_on()
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
 
     @property
     def uri(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_port}{_API}/model"
+        return f"{self._scheme}://127.0.0.1:{self._http.server_port}{_API}/model"
 
     def go_on(self) -> None:
         self._go_on.set()

@@ -15,7 +15,7 @@ from typing import Any, Dict, NamedTuple
 
 from ...protocol.errors import BY_CODE, LoadError, NotFound, ServingError
 from ...protocol.locks import wait_for_lock
-from ...protocol.model_cache import ModelCache, default_state_dir
+from ...protocol.model_cache import ModelCache, default_state_dir, make_state_dir
 from ...protocol.redaction import Redactor, without_userinfo
 from ...protocol.signature import MLMODEL
 from ...protocol.uris import path_of
@@ -120,8 +120,13 @@ def _log_in(redactor: Redactor) -> None:
 
 def _cache() -> ModelCache:
     """The one that gateways have."""
-    state = os.environ.get("MODELHUB_SERVER_STATE_DIR") or default_state_dir(os.environ)
-    return ModelCache(os.path.abspath(state), "MODELHUB_SERVER_STATE_DIR")
+    state = os.path.abspath(os.environ.get("MODELHUB_SERVER_STATE_DIR") or default_state_dir(os.environ))
+    try:
+        make_state_dir(state)
+    except OSError as error:
+        reason = error.strerror or error
+        raise LoadError(f"MODELHUB_SERVER_STATE_DIR is not usable: {state}: {reason}") from None
+    return ModelCache(state, "MODELHUB_SERVER_STATE_DIR")
 
 
 def _cached(source: str, named: str, version: str) -> str:

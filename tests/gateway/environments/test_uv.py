@@ -18,7 +18,6 @@ def test_pip_settings_become_uvs(tmp_path: Path) -> None:
             "PIP_INDEX_URL": "https://a.example/simple",
             "PIP_EXTRA_INDEX_URL": "https://b.example https://c.example",
             "PIP_FIND_LINKS": f"{tmp_path} /no/such/folder https://d.example",
-            "PIP_CERT": "/ca.pem",
             "PIP_TRUSTED_HOST": "a.example",
             "PIP_PRE": "1",
         }
@@ -27,7 +26,7 @@ def test_pip_settings_become_uvs(tmp_path: Path) -> None:
     assert env["UV_INDEX"] == "https://b.example https://c.example"
     assert "UV_INDEX_STRATEGY" not in env
     assert env["UV_FIND_LINKS"] == f"{tmp_path},https://d.example"
-    assert (env["SSL_CERT_FILE"], env["UV_INSECURE_HOST"], env["UV_PRERELEASE"]) == ("/ca.pem", "a.example", "allow")
+    assert (env["UV_INSECURE_HOST"], env["UV_PRERELEASE"]) == ("a.example", "allow")
 
 
 def test_uvs_own_settings_win() -> None:

@@ -95,6 +95,23 @@ def links(pid: int, *, over: int = -1) -> set[str]:
     return {os.readlink(f"{folder}/{number}") for number in os.listdir(folder) if int(number) > over}
 
 
+async def test_a_home_of_the_gateways_python_is_no_other_pythons(tmp_path: Path) -> None:
+    other = Environment("other", Path(sys.executable), platform.python_version(), None, "another Python")
+    for key, environment in (("shared", SHARED), ("other", other)):
+        servers = ForkServers({**os.environ, "PYTHONHOME": "/nowhere"}, tmp_path)
+        try:
+            if key == "other":
+                assert (await servers.get(environment)).python == platform.python_version()
+            else:
+                with pytest.raises(LoadError):
+                    await servers.get(environment)
+        finally:
+            await asyncio.wait_for(servers.close(), 20)
+    environ = {"PYTHONHOME": "/opt/python", "PATH": "/bin"}
+    assert worker_environment(environ, shared=True)["PYTHONHOME"] == "/opt/python"
+    assert "PYTHONHOME" not in worker_environment(environ, names=["PYTHONHOME"])
+
+
 async def test_strange_messages_disturb_neither_side(servers: ForkServers, tmp_path: Path) -> None:
     server = await one(servers)
     server.send(KillRequest(token="unknown", signal=9))
