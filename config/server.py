@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from typing import Annotated, Any, Literal
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from ..protocol.model_cache import default_state_dir
+from .addresses import UNIX, FileMode, ListenHost, Port, PortOrSocket, is_local
 from .fields import NAME_PATTERN, AnyCase, FromShell, HostName, Listed, LocalPath, Name, NoBool, Section, VariableName
 from .quantities import Duration, PositiveDuration, PositiveSize, Size
 
@@ -43,9 +43,6 @@ def _level(value: object) -> Any:
     return "warning" if value == "warn" else value
 
 
-Port = Annotated[int, Field(ge=0, le=65535), NoBool]
-
-
 class LogSettings(Section):
     """What the gateway writes to its log."""
 
@@ -71,14 +68,17 @@ class EnvironmentSettings(Section):
 class ServerSettings(Section):
     """The gateway itself."""
 
-    host: Annotated[str, Field(min_length=1)] = "0.0.0.0"
-    """Address to listen on."""
+    host: ListenHost = "0.0.0.0"
+    """Address to listen on: 0.0.0.0, :: (both kinds of addresses), one of this machine's, or unix:/path (no port)."""
 
     port: Port = 8080
     """Port of REST and /metrics; 0: any free one."""
 
-    grpc_port: Port | None = None
-    """Port of gRPC; None: no gRPC."""
+    grpc_port: PortOrSocket | None = None
+    """Port of gRPC, or unix:/path; None: no gRPC."""
+
+    socket_mode: FileMode = "600"
+    """Mode of the Unix sockets that are listened on, in octal: who may write to them may ask. 660: the group too."""
 
     admin: Annotated[
         Literal["same", "off"] | int | None,
@@ -152,17 +152,14 @@ class ServerSettings(Section):
     def _consistent(self) -> ServerSettings:
         if self.max_buffered is not None and self.max_buffered < self.max_body:
             raise ValueError("max_buffered is less than max_body: no body of that size could ever be taken; raise it")
+        if self.host.startswith(UNIX) and isinstance(self.grpc_port, int):
+            raise ValueError("grpc_port is a port, and host has none: give gRPC a Unix socket too, unix:/path")
         return self
 
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the main port."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
-        except ValueError:
-            return False
+        return is_local(self.host)
 
     @property
     def admin_place(self) -> Literal["same", "off"] | int:

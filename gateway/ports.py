@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import logging
 import os
+import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from aiohttp import web
 
 from .. import __version__
+from ..config.addresses import UNIX, is_local
 from ..config.server import ServerSettings
 from ..protocol.errors import ConfigError
 from .dataplane.control import Control
 from .dataplane.descriptions import Descriptions
 from .dataplane.inference import Inference
 from .http.app import make_admin_app, make_app
-from .http.connection import HttpRunner, make_runner
+from .http.connection import HttpRunner, UnixSite, make_runner
 from .metrics.scrape import Metrics
 from .security.guard import ControlGuard, guard_of
 from .security.tokens import leave_token
+from .system import sockets
 from .system.descriptors import files_for_connections
 from .telemetry.counters import Counters
 
@@ -43,6 +48,10 @@ class Doors(NamedTuple):
     counters: Counters
     #: Makes the door to what changes the server, for a listener with this guard; open there, or not.
     control: Callable[[ControlGuard, bool], Control]
+
+
+#: As most gateways are started.
+_NONE_PASSED: Mapping[str, list[socket.socket]] = MappingProxyType({})
 
 
 class GrpcPort(Protocol):
@@ -80,8 +89,14 @@ class Ports:
 
 
 @asynccontextmanager
-async def listening(server: ServerSettings, doors: Doors) -> AsyncIterator[Ports]:
-    """Open the ports, say where, leave a note of it for `modelhub status`."""
+async def listening(
+    server: ServerSettings, doors: Doors, passed: Mapping[str, list[socket.socket]] = _NONE_PASSED
+) -> AsyncIterator[Ports]:
+    """Open the ports, say where, leave a note of it for `modelhub status`.
+
+    `passed`: sockets that are listened on already, by their names: those called `admin` are operators', all others
+    take the place of `host` and `port`.
+    """
     place = server.admin_place
     runners: list[HttpRunner] = []
     async with AsyncExitStack() as stack:
@@ -90,11 +105,11 @@ async def listening(server: ServerSettings, doors: Doors) -> AsyncIterator[Ports
         if token_file is not None:
             stack.callback(token_file.unlink, missing_ok=True)
 
-        def control(listener: str, *, is_open: bool) -> Control:
-            guard = guard_of(listener, token, hosts=server.admin_hosts, overrides=server.load_overrides)
+        def control(listeners: Sequence[str], *, is_open: bool) -> Control:
+            guard = guard_of(listeners, token, hosts=server.admin_hosts, overrides=server.load_overrides)
             return doors.control(guard, is_open)
 
-        async def listen(app: web.Application, host: str, port: int, *, or_another: bool = False) -> str:
+        async def serve(app: web.Application, listened_on: list[socket.socket]) -> str:
             runner = make_runner(
                 app,
                 grace=server.shutdown_grace,
@@ -103,22 +118,24 @@ async def listening(server: ServerSettings, doors: Doors) -> AsyncIterator[Ports
                 write_timeout=server.write_timeout,
             )
             runners.append(runner)
-            return await _listen(runner, host, port, stack, or_another=or_another)
+            return await _serve(runner, listened_on, stack)
 
-        here = control(server.host, is_open=place == "same")
+        main, operators = await _sockets(server, passed, stack)
+        addresses = [sockets.address_of(each) for each in main]
+        if server.grpc_port is not None:
+            addresses.append(server.host)
+        here = control(addresses, is_open=place == "same")
         about = doors.about.open_to_control(here.is_open)
-        url = await listen(
-            make_app(doors.inference, about, doors.metrics, doors.counters, here), server.host, server.port
-        )
+        url = await serve(make_app(doors.inference, about, doors.metrics, doors.counters, here), main)
         admin_url = url if place == "same" else ""
-        if isinstance(place, int):
-            app = make_admin_app(doors.about, control(ADMIN_HOST, is_open=True))
-            admin_url = await listen(app, ADMIN_HOST, place, or_another=server.admin is None)
+        if operators:
+            guarded = control([sockets.address_of(each) for each in operators], is_open=True)
+            admin_url = await serve(make_admin_app(doors.about, guarded), operators)
         grpc = await stack.enter_async_context(_listen_grpc(server, doors.inference, about, doors.counters, here))
         grpc_url = grpc.address if grpc is not None else ""
         urls = {"url": url, "admin_url": admin_url, "grpc_url": grpc_url}
         _leave_note(server, {**urls, "token_file": str(token_file or "")}, stack)
-        _say_where(server, urls, token_file)
+        _say_where(server, urls, token_file, [each for each in addresses if not is_local(each)])
         yield Ports(url, runners, grpc)
 
 
@@ -127,9 +144,10 @@ def most_connections(server: ServerSettings) -> int:
     return min(server.max_connections, files_for_connections(1 if server.grpc_port is None else 2))
 
 
-def _say_where(server: ServerSettings, urls: dict[str, str], token_file: Path | None) -> None:
+def _say_where(server: ServerSettings, urls: dict[str, str], token_file: Path | None, exposed: list[str]) -> None:
+    """`exposed`: addresses that others than this machine can reach."""
     grpc, admin = urls["grpc_url"], urls["admin_url"]
-    more = f" and grpc://{grpc}" if grpc else ""
+    more = f" and {grpc if grpc.startswith(UNIX) else f'grpc://{grpc}'}" if grpc else ""
     if admin and admin != urls["url"]:
         more += f", for operators on {admin}"
     log.info("modelhub-serving %s listens on %s%s", __version__, urls["url"], more)
@@ -141,11 +159,11 @@ def _say_where(server: ServerSettings, urls: dict[str, str], token_file: Path | 
             "among them, can load, unload and reload (a token is the default)",
             admin,
         )
-    if not server.is_loopback:
+    if exposed:
         log.warning(
             "%s is open to the network and there is no authentication: whoever reaches the port can use "
             "the models (--server.host=127.0.0.1 keeps it to this machine)",
-            server.host,
+            exposed[0],
         )
 
 
@@ -167,33 +185,54 @@ def _leave_note(server: ServerSettings, facts: dict[str, str], stack: AsyncExitS
     stack.callback(note.unlink, missing_ok=True)
 
 
-async def _listen(
-    runner: web.AppRunner, host: str, port: int, stack: AsyncExitStack, *, or_another: bool = False
-) -> str:
-    """Its URL. Raises ConfigError; `or_another`: on any free port where this one is taken."""
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, host, port, backlog=1024)
+async def _sockets(
+    server: ServerSettings, passed: Mapping[str, list[socket.socket]], stack: AsyncExitStack
+) -> tuple[list[socket.socket], list[socket.socket]]:
+    """The main ones, and the operators' own (none where these are elsewhere, or nowhere). Raises ConfigError."""
+    place = server.admin_place
+    if "admin" in passed and not isinstance(place, int):
+        raise ConfigError(f"a socket called admin was passed by systemd, and server.admin is {place}: leave one out")
+    main = [each for name, found in passed.items() if name != "admin" for each in found]
+    main.sort(key=lambda each: each.family == socket.AF_UNIX)  # the first is the one that is announced
+    main = main or await _bind(server.host, server.port, int(server.socket_mode, 8), stack)
+    operators = passed.get("admin", [])
+    if not operators and isinstance(place, int):
+        operators = await _bind(ADMIN_HOST, place, 0, stack, or_another=server.admin is None)
+    stack.callback(sockets.close, [*main, *operators])
+    return main, operators
+
+
+async def _bind(
+    host: str, port: int, mode: int, stack: AsyncExitStack, *, or_another: bool = False
+) -> list[socket.socket]:
+    """Raises ConfigError; `or_another`: of any free port where this one is taken. `mode`: of a Unix socket."""
+    path = host.removeprefix(UNIX) if host.startswith(UNIX) else ""
     try:
-        await site.start()
+        if path:
+            made = [await asyncio.to_thread(sockets.bind_unix, path, mode)]
+            stack.callback(sockets.remover(path))
+            return made
+        return await asyncio.to_thread(sockets.bind, host, port)
     except OSError as error:
         if or_another and error.errno == errno.EADDRINUSE:
-            await site.stop()
             log.info("port %d of %s is taken: another one is used", port, host)
-            return await _listen_on_any(runner, host)
+            return await _bind(host, 0, mode, stack)
         hint = "choose another with --server.port (or --server.admin), or 0 for any free one"
-        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}; {hint}") from None
-    return _url(runner, host)
+        if path:
+            hint = "choose another path with --server.host"
+        where = host if path else f"{sockets.in_url(host)}:{port}"
+        raise ConfigError(f"cannot listen on {where}: {error.strerror or error}; {hint}") from None
 
 
-async def _listen_on_any(runner: web.AppRunner, host: str) -> str:
-    await web.TCPSite(runner, host, 0, backlog=1024).start()
-    return _url(runner, host)
-
-
-def _url(runner: web.AppRunner, host: str) -> str:
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-    return f"http://{f'[{shown}]' if ':' in shown else shown}:{runner.addresses[0][1]}"
+async def _serve(runner: HttpRunner, listened_on: list[socket.socket], stack: AsyncExitStack) -> str:
+    """Take connections from these sockets; the URL of the first."""
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    url = sockets.url_of(listened_on[0])
+    for each in listened_on:
+        kind = UnixSite if each.family == socket.AF_UNIX else web.SockSite
+        await kind(runner, each, backlog=sockets.BACKLOG).start()
+    return url
 
 
 @asynccontextmanager

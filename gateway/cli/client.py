@@ -7,14 +7,17 @@ from the file that the note names, or, for a gateway elsewhere, from the variabl
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...config.addresses import UNIX
 from ...config.load import load_server
 from ...protocol.errors import ConfigError, NotFound, ServingError
 from ..system.processes import alive
@@ -133,7 +136,9 @@ def reload(address: Address) -> str:
 
 
 def _base(address: str) -> str:
-    """The address as a URL without a path of ours."""
+    """The address as a URL without a path of ours; that of a Unix socket as it is."""
+    if address.startswith(UNIX):
+        return UNIX + os.path.abspath(address.removeprefix(UNIX).removeprefix("//"))
     base = (address if "://" in address else f"http://{address}").rstrip("/")
     for path in ("/status", "/admin/reload"):
         base = base.removesuffix(path)
@@ -142,11 +147,17 @@ def _base(address: str) -> str:
 
 def _plain(address: str) -> str:
     """Two addresses of one gateway on this machine are the same."""
-    return _base(address).replace("://localhost:", "://127.0.0.1:")
+    base = _base(address)
+    for host in ("localhost", "[::1]"):
+        base = base.replace(f"://{host}:", "://127.0.0.1:")
+    return base
 
 
 def _url(address: str, path: str) -> str:
+    """With the path; a Unix socket's is `unix:/socket` and a blank before it."""
     base = _base(address)
+    if base.startswith(UNIX):
+        return f"{base} {path}"
     if not base.startswith(("http://", "https://")):
         raise ServingError(f"{address} is no http address")
     return base + path
@@ -160,10 +171,16 @@ def _refused(url: str, error: urllib.error.HTTPError) -> ServingError:
 def _ask(url: str, body: bytes | None, token: str, within: float) -> Any:
     """The answer's JSON. Raises HTTPError for another status than 200, ServingError where no gateway answers."""
     # Proxies of the environment are not for a gateway that is usually on this machine.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
+    handlers: list[Any] = [urllib.request.ProxyHandler({}), _NoRedirects]
+    asked = url
+    if url.startswith(UNIX):
+        socket_path, _, path = url.removeprefix(UNIX).rpartition(" ")
+        handlers.append(_UnixHandler(socket_path))
+        asked = f"http://localhost{path}"
+    opener = urllib.request.build_opener(*handlers)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        with opener.open(urllib.request.Request(url, body, headers), timeout=within) as answer:
+        with opener.open(urllib.request.Request(asked, body, headers), timeout=within) as answer:
             return json.load(answer)
     except urllib.error.HTTPError:
         raise
@@ -180,6 +197,25 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *_: Any) -> None:
         return None
+
+
+class _UnixHandler(urllib.request.HTTPHandler):
+    """Every host is behind one Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        path = self._path
+
+        class Connection(http.client.HTTPConnection):
+            def connect(self) -> None:
+                self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                self.sock.settimeout(self.timeout)
+                self.sock.connect(path)
+
+        return self.do_open(Connection, req)
 
 
 def _error_of(error: urllib.error.HTTPError) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,11 +12,13 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from ...config.addresses import UNIX
 from ...config.server import ServerSettings
 from ...protocol.errors import ConfigError
 from ..dataplane.control import Control
 from ..dataplane.descriptions import Descriptions
 from ..dataplane.inference import Inference
+from ..system.sockets import clear_stale, in_url, reached_by
 from ..telemetry.counters import Counters
 from .health import Health
 from .service import SERVICE, InferenceService
@@ -70,19 +73,34 @@ async def listening(
     health_pb2_grpc.add_HealthServicer_to_server(Health(about.registry), server)
     names = (SERVICE.full_name, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
-    host = settings.host.strip("[]")
-    place = f"[{host}]" if ":" in host else host
-    try:
-        port = server.add_insecure_port(f"{place}:{settings.grpc_port}")
-    except RuntimeError:
-        hint = "choose another with --server.grpc_port, or 0 for any free one"
-        raise ConfigError(f"cannot listen on {place}:{settings.grpc_port} for gRPC: {hint}") from None
+    address = await _open(server, settings)
     await server.start()
-    opened = GrpcPort(server, f"{'127.0.0.1' if host in ('0.0.0.0', '::') else place}:{port}")
+    opened = GrpcPort(server, address)
     try:
         yield opened
     finally:
         await opened.close()
+
+
+async def _open(server: grpc.aio.Server, settings: ServerSettings) -> str:
+    """Where clients on this machine reach it. Raises ConfigError."""
+    place, path = settings.grpc_port, ""
+    if isinstance(place, str):
+        path = place.removeprefix(UNIX)
+    else:
+        place = f"{in_url(settings.host)}:{place}"
+    try:
+        if path:
+            await asyncio.to_thread(clear_stale, path)
+        port = server.add_insecure_port(place)
+        if path:  # nobody can connect to it before the server starts
+            await asyncio.to_thread(os.chmod, path, int(settings.socket_mode, 8))
+            return place
+    except (RuntimeError, OSError) as error:
+        why = f" ({error.strerror})" if isinstance(error, OSError) else ""
+        hint = "choose another with --server.grpc_port" + ("" if path else ", or 0 for any free one")
+        raise ConfigError(f"cannot listen on {place} for gRPC{why}: {hint}") from None
+    return f"{in_url(reached_by(settings.host))}:{port}"
 
 
 def _options(max_body: int, max_connections: int) -> list[tuple[str, int]]:

@@ -343,3 +343,14 @@ class HttpRunner(web.AppRunner):
         if isinstance(self._server, _Server):
             self._server.watching.cancel()
         await super()._cleanup_server()
+
+
+class UnixSite(web.SockSite):
+    """A Unix socket that is listened on: aiohttp's own site for sockets takes only those of TCP."""
+
+    async def start(self) -> None:
+        await web.BaseSite.start(self)
+        server = self._runner.server
+        assert server is not None
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(server, sock=self._sock, backlog=self._backlog)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 
+from ...config.addresses import UNIX
 from .states import ModelState
 from .version import ModelVersion
 
@@ -43,4 +44,6 @@ def curl(url: str, version: ModelVersion) -> str:
     if not version.example or len(version.example) > MAX_CURL:
         return ""
     body = version.example.decode()
+    if url.startswith(UNIX):
+        url = f"--unix-socket {shlex.quote(url.removeprefix(UNIX))} http://localhost"
     return f"curl -s {url}/v2/models/{version.name}/infer -H 'Content-Type: application/json' -d {shlex.quote(body)}"

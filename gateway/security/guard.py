@@ -114,10 +114,10 @@ class ControlGuard:
 
 
 def guard_of(
-    listener: str, token: str | None, *, hosts: Iterable[str] = (), overrides: Collection[str] = ()
+    listeners: str | Iterable[str], token: str | None, *, hosts: Iterable[str] = (), overrides: Collection[str] = ()
 ) -> ControlGuard:
-    """The guard of a listener by its address; `hosts`: more names that it has."""
-    return ControlGuard(Hosts(listener, hosts), token, overrides)
+    """The guard of a front by the addresses that it listens on; `hosts`: more names that it has."""
+    return ControlGuard(Hosts(listeners, hosts), token, overrides)
 
 
 def _same(origin: str, host: str | None) -> bool:

@@ -19,17 +19,18 @@ _WILDCARDS = frozenset({"0.0.0.0", "::", ""})
 
 
 class Hosts:
-    """Of one listener: what may stand in `Host`."""
+    """Of one front: what may stand in `Host`."""
 
-    def __init__(self, listener: str, more: Iterable[str] = ()) -> None:
-        """`listener`: the address that it is bound to; `more`: names that an operator has given it."""
-        bound = listener.strip("[]").lower()
-        address = _address(bound)
-        self._wildcard = bound in _WILDCARDS
-        self._loopback = self._wildcard or bound == "localhost" or (address is not None and address.is_loopback)
-        self._addresses = {address} if address is not None else set()
-        self._names = {bound, *(name.strip("[]").lower().rstrip(".") for name in more)}
-        if not self._loopback or self._wildcard:
+    def __init__(self, listeners: str | Iterable[str], more: Iterable[str] = ()) -> None:
+        """`listeners`: the addresses that it is bound to; `more`: names that an operator has given it."""
+        bound = [each.lower() for each in ([listeners] if isinstance(listeners, str) else listeners)]
+        self._addresses = {found for each in bound if (found := _address(each)) is not None}
+        self._wildcard = not _WILDCARDS.isdisjoint(bound)
+        self._loopback = (
+            self._wildcard or "localhost" in bound or any(address.is_loopback for address in self._addresses)
+        )
+        self._names = {*bound, *(name.strip("[]").lower().rstrip(".") for name in more)}
+        if self._wildcard or not self._loopback:
             self._names.add(os.uname().nodename.lower())
 
     def has(self, host: str) -> bool:

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -136,14 +137,16 @@ class Gateway:
         self, method: str, path: str, body: Any, headers: Mapping[str, str] | None = None, *, timeout: float = 60
     ) -> Answer:
         """`path` may be a whole URL (of the admin port, say)."""
-        place = urlsplit(path if "://" in path else self.url + path)
+        unix = self.url.removeprefix("unix:") if self.url.startswith("unix:") and "://" not in path else ""
+        place = urlsplit(path if "://" in path or unix else self.url + path)
         headers = dict(headers or {})
         if self.token and place.path.startswith(FOR_OPERATORS):
             headers.setdefault("Authorization", f"Bearer {self.token}")
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
             headers.setdefault("Content-Type", "application/json")
-        connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=timeout)
+        connection = UnixConnection(unix) if unix else http.client.HTTPConnection(place.hostname or "", place.port)
+        connection.timeout = timeout
         try:
             connection.request(method, place.path + (f"?{place.query}" if place.query else ""), body, headers)
             answer = connection.getresponse()
@@ -196,6 +199,19 @@ class Gateway:
         self._process.wait(10)
         for process in survivors(below, 2):
             process.kill()
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """To a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
 
 
 def token_of(note: Mapping[str, str]) -> str:
