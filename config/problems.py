@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from rapidfuzz import fuzz, process
 
 from ..protocol.errors import ConfigError
+from ..protocol.redaction import masked
 from .fields import Section
 from .yaml_lines import Document, KeyPath
 
@@ -123,7 +124,8 @@ class Problems:
     def raise_any(self) -> None:
         """Raise one ConfigError with a line per problem, in the file's order; nothing if there is none."""
         if self._found:
-            raise ConfigError("\n".join(text for _, text in sorted(self._found, key=lambda found: found[0])))
+            lines = [text for _, text in sorted(self._found, key=lambda found: found[0])]
+            raise ConfigError(masked("\n".join(lines)))  # a value may be a URI with its password
 
     def _line_of_text(self, path: KeyPath, text: str, line: int) -> str:
         place = f"{self._label}:{line}" if line else self._label

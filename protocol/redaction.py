@@ -61,6 +61,9 @@ _RULES: Tuple[Pattern[str], ...] = tuple(
     )
 )
 
+#: The first two: what may stand in a URL.
+_OF_URLS = _RULES[:2]
+
 
 def is_secret_name(name: str) -> bool:
     """Does an environment variable of this name hold a secret?"""
@@ -70,6 +73,11 @@ def is_secret_name(name: str) -> bool:
 def without_userinfo(uri: str) -> str:
     """`http://user:password@host/path` as `http://host/path`; for naming a server to people."""
     return _USERINFO.sub("", uri)
+
+
+def masked(text: str) -> str:
+    """A URI as people may see it, or a text with URIs: without users, passwords and tokens of theirs."""
+    return _cut(text, sorted(_looks_secret(text, _OF_URLS)))
 
 
 class Redactor:
@@ -99,16 +107,7 @@ class Redactor:
 
     def clean(self, text: str) -> str:
         """The text without secrets."""
-        spans = sorted((*self._known(text), *_looks_secret(text)))
-        if not spans:
-            return text
-        pieces: List[str] = []
-        done = 0
-        for start, end in spans:
-            if start > done or not pieces:
-                pieces += (text[done:start], MASK)
-            done = max(done, end)
-        return "".join((*pieces, text[done:]))
+        return _cut(text, sorted((*self._known(text), *_looks_secret(text))))
 
     def _known(self, text: str) -> Iterator[Tuple[int, int]]:
         for secret in self._secrets:
@@ -118,7 +117,20 @@ class Redactor:
                 at = text.find(secret, at + 1)
 
 
-def _looks_secret(text: str) -> Iterator[Tuple[int, int]]:
-    for rule in _RULES:
+def _cut(text: str, spans: List[Tuple[int, int]]) -> str:
+    """The text with a mask for each of these (start, end), in their order, which may overlap."""
+    if not spans:
+        return text
+    pieces: List[str] = []
+    done = 0
+    for start, end in spans:
+        if start > done or not pieces:
+            pieces += (text[done:start], MASK)
+        done = max(done, end)
+    return "".join((*pieces, text[done:]))
+
+
+def _looks_secret(text: str, rules: Tuple[Pattern[str], ...] = _RULES) -> Iterator[Tuple[int, int]]:
+    for rule in rules:
         for found in rule.finditer(text):
             yield found.span("value")

@@ -12,6 +12,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+from ...protocol.redaction import masked
 from ...protocol.uris import HASH_MARK
 from .fetcher import Resolved
 
@@ -47,7 +48,7 @@ class KnownUris:
 
     def _keep(self, uri: str, found: Resolved) -> None:
         file = self._file(uri)
-        text = json.dumps({"uri": uri, "version": found.version, "source": found.source})
+        text = json.dumps({"uri": masked(uri), "version": found.version, "source": found.source})
         with suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
             part = file.with_name(f"{file.name}.{os.getpid()}")

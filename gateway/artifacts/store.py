@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ...protocol.errors import LoadError, NotReady
 from ...protocol.model_cache import ModelCache
+from ...protocol.redaction import masked
 from ...protocol.signature import MLMODEL
 from ...protocol.uris import HASH_MARK
 from ..system.single_flight import Progress, SingleFlight
@@ -200,7 +201,7 @@ class ArtifactStore:
                 raise self._unkept(found, error) from None
 
     def _unkept(self, found: Resolved, error: OSError) -> LoadError:
-        return LoadError(f"{found.uri} cannot be kept in {self._cache.root}: {error.strerror or error}")
+        return LoadError(f"{masked(found.uri)} cannot be kept in {self._cache.root}: {error.strerror or error}")
 
     async def _wait_for(self, lock: Callable[[str], int | None], key: str) -> int:
         while True:

@@ -189,10 +189,12 @@ def _print_resolved(resolved: Sequence[Resolved]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from ...protocol.redaction import masked
+
     table = Table("model", "version", "uri", "found at", box=None, header_style="bold", pad_edge=False)
     for one in resolved:
         found = Text(f"error: {one.error}", style="red") if one.error else Text(one.source or "")
-        table.add_row(Text(one.name), Text(one.version or "-"), Text(one.uri), found)
+        table.add_row(Text(one.name), Text(one.version or "-"), Text(masked(one.uri)), found)
     Console(width=None if sys.stdout.isatty() else 1000).print(table)
 
 

@@ -13,7 +13,7 @@ from ...protocol.errors import NotReady, ServingError
 from ..artifacts.mlmodel import mlmodel_of, read_mlmodel
 from ..artifacts.uris import local_path
 from ..models.registry import Registry
-from ..models.states import ModelState
+from ..models.states import ModelState, brief
 from ..models.version import ModelVersion
 from ..supervision.replica import Replica
 from ..system.timeouts import timeout
@@ -73,10 +73,11 @@ class Descriptions:
                 mlmodel = await asyncio.to_thread(read_mlmodel, path)
             else:
                 async with timeout(version.timeout):
-                    mlmodel = mlmodel_of(await self._source.metadata(version.uri), version.uri)
+                    mlmodel = mlmodel_of(await self._source.metadata(version.uri), version.shown_uri)
             version.known_metadata = mlmodel.metadata()
         except (ServingError, asyncio.TimeoutError) as error:
-            message = f"the metadata of model {version.label} cannot be read: {str(error) or 'no answer in time'}"
+            why = brief(str(error)) or "no answer in time"
+            message = f"the metadata of model {version.label} cannot be read: {why}"
             raise NotReady(message, retry_after=5.0) from None
         return version.known_metadata
 
@@ -115,6 +116,7 @@ class Descriptions:
 def index_row(version: ModelVersion) -> dict[str, Any]:
     """One row of the repository index."""
     state, reason, seconds = version.report()
+    reason = brief(reason)
     if state is ModelState.READY:
         known, reason = "READY", ""
     elif state.loading:
@@ -141,7 +143,7 @@ def status_row(version: ModelVersion) -> dict[str, Any]:
         "phase_s": round(seconds, 3),
         "reason": reason,
         "stale": version.stale,
-        "uri": version.uri,
+        "uri": version.shown_uri,
         "group": version.group.name if version.group is not None else None,
         "environment": version.environment,
         "python": version.python,

@@ -44,7 +44,7 @@ class Freshness:
             return
         version.confirm()
         if version.source.startswith(found.source):
-            log.info("%s: the registry answers again: %s still means it", version.label, version.entry.uri)
+            log.info("%s: the registry answers again: %s still means it", version.label, version.shown_uri)
         elif slot.roll is None and slot.entry.follow is None:  # a followed one has moved already, or will
-            why = f"the registry answers again: {version.entry.uri} means another version"
+            why = f"the registry answers again: {version.shown_uri} means another version"
             self._catalog.roll(slot, slot.entry, version.group, why)

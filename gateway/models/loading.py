@@ -12,13 +12,14 @@ from contextlib import asynccontextmanager
 
 from ...config.settings import ModelSettings
 from ...protocol.errors import LoadError, NotReady, ServingError
+from ...protocol.redaction import masked
 from ..dispatch.dispatcher import Dispatcher
 from ..system.timeouts import timeout
 from .group import Group, Member, NoRoom
 from .preparation import Prepared
 from .replicas import Replicas
 from .resources import Resources
-from .states import Life, ModelState, Role, Wish
+from .states import Life, ModelState, Role, Wish, brief
 
 #: A failed version is tried again after this many seconds, doubling to the second figure.
 RETRY_FIRST, RETRY_MAX = 10.0, 600.0
@@ -80,7 +81,7 @@ class Loading:
             message = f"model {life.label} is {life.state.value} since {life.seconds:.1f} s: try again later"
             return NotReady(message, retry_after=2.0)
         wait = max(self.retry_at - time.monotonic(), 1.0) if self.retry_at is not None else None
-        return NotReady(f"model {life.label} is {life.state.value}: {life.reason}", retry_after=wait)
+        return NotReady(f"model {life.label} is {life.state.value}: {brief(life.reason)}", retry_after=wait)
 
     # ---- up -------------------------------------------------------------------------------------
 
@@ -162,7 +163,7 @@ class Loading:
         self._life.resolved(prepared.version)
         self._dispatcher.label = self._life.label
         if self.stale:
-            what = f"{self._entry.uri} is served as it was known last, and asked for again"
+            what = f"{masked(self._entry.uri)} is served as it was known last, and asked for again"
             self._life.log.warning("%s: %s: %s", self._life.label, what, self.stale)
         async with self._admitted():
             await self._replicas.start(prepared.plan, self._entry.replicas)

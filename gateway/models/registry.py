@@ -11,7 +11,7 @@ from rapidfuzz import fuzz, process
 
 from ...config.fields import MAX_NAME
 from ...protocol.errors import NotFound
-from .states import ModelState
+from .states import ModelState, brief
 from .version import ModelVersion
 
 #: Names that an unknown one is compared with, how alike (of 100) a suggestion must be, and versions that are told.
@@ -129,6 +129,7 @@ class Registry:
                 ready.append(version.name)
                 continue
             state, reason, seconds = version.report()
+            reason = brief(reason)
             if state.loading:
                 reasons[version.label] = f"{state.value} for {seconds:.1f} s" + (f": {reason}" if reason else "")
             else:

@@ -49,6 +49,18 @@ LEGAL: dict[ModelState, frozenset[ModelState]] = {
 }
 
 
+#: Characters of a reason that clients are told.
+BRIEF = 200
+
+
+def brief(reason: str) -> str:
+    """What clients are told of a reason: its first line, up to a length. `/status` and the log have all of it."""
+    first = reason.split("\n", 1)[0].strip()
+    if len(first) > BRIEF:
+        first = f"{first[:BRIEF].rsplit(' ', 1)[0]} …"
+    return first if first == reason.strip() else f"{first.rstrip(':')} (/status has the whole reason)"
+
+
 class Role(enum.Enum):
     """What a version is to its entry."""
 

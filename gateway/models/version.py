@@ -14,6 +14,7 @@ from ...config.settings import ModelSettings
 from ...protocol.codec import Body
 from ...protocol.errors import DeadlineExceeded
 from ...protocol.messages import InferReply, InferRequest, ReadyReply
+from ...protocol.redaction import masked
 from ..dispatch.dispatcher import Dispatcher
 from ..dispatch.pending import OnChunk
 from ..supervision.replica import Replica
@@ -39,6 +40,8 @@ class ModelVersion:
         self.entry = entry
         self.name = entry.name
         self.uri = entry.uri
+        #: As it may be shown.
+        self.shown_uri = masked(entry.uri)
         self.group = group
         self.timeout: float = entry.timeout
         #: The version of the same entry that it is to replace, and that serves until then.

@@ -58,7 +58,8 @@ class Model:
 
     def __init__(self, name: str = "iris", version: str = "1", answering: Answering = echo) -> None:
         self.name, self.version, self.label = name, version, f"{name}/{version}"
-        self.uri, self.group = "./iris", None
+        self.uri = self.shown_uri = "./iris"
+        self.group = None
         self.state = ModelState.READY
         self.serves, self.successor = True, None
         self.reason = self.stale = ""
