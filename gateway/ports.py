@@ -192,6 +192,8 @@ async def _sockets(
     place = server.admin_place
     if "admin" in passed and not isinstance(place, int):
         raise ConfigError(f"a socket called admin was passed by systemd, and server.admin is {place}: leave one out")
+    if "grpc" in passed:
+        raise ConfigError("a socket called grpc was passed by systemd: gRPC opens its own (server.grpc_port)")
     main = [each for name, found in passed.items() if name != "admin" for each in found]
     main.sort(key=lambda each: each.family == socket.AF_UNIX)  # the first is the one that is announced
     main = main or await _bind(server.host, server.port, int(server.socket_mode, 8), stack)

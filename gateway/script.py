@@ -29,6 +29,9 @@ def main(arguments: Sequence[str]) -> int:
     os.set_inheritable(descriptor, False)
     linux.die_with_parent(parent, signal.SIGTERM)
     linux.set_title("modelhub: gateway")
+    for name in ("LISTEN_PID", "WATCHDOG_PID"):  # what systemd said to the script is for its gateway
+        if os.environ.get(name) == str(parent):
+            os.environ[name] = str(os.getpid())
     given = json.load(sys.stdin)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     try:

@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -53,6 +54,8 @@ from .system import hangup, heap
 from .system.container import PodMemory, default_worker_limit
 from .system.orphans import reap_orphans
 from .system.runtime_dir import RuntimeDir
+from .system.service_manager import ServiceManager
+from .system.sockets import passed_by_systemd
 from .system.surroundings import settle
 from .telemetry import stderr, tracing
 from .telemetry.counters import Counters
@@ -87,8 +90,9 @@ def run(
             log.warning("%s", warning)
         forbid_dumps()
         _raise_descriptor_limit()
+        started_by = StartedBy(ServiceManager(os.environ), passed_by_systemd(os.environ))
         try:
-            return int(uvloop.run(_serve(settings, read_again, script, display)))
+            return int(uvloop.run(_serve(settings, read_again, script, display, started_by)))
         finally:
             display.close()
 
@@ -99,10 +103,21 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+class StartedBy(NamedTuple):
+    """Who is told how this service is, and the sockets that it was started with, by their names."""
+
+    manager: ServiceManager
+    sockets: dict[str, list[socket.socket]]
+
+
 async def _serve(
-    settings: Settings, read_again: Callable[[], Settings] | None, script: Script | None, display: Display
+    settings: Settings,
+    read_again: Callable[[], Settings] | None,
+    script: Script | None,
+    display: Display,
+    started_by: StartedBy,
 ) -> int:
-    server = settings.server
+    server, manager = settings.server, started_by.manager
     stop = StopSignals()
     for line in await asyncio.to_thread(_settle, Path(server.state_dir)):
         log.info("%s", line)
@@ -122,8 +137,9 @@ async def _serve(
             parts.counters,
             lambda guard, is_open: Control(catalog, follower, guard, is_open=is_open),
         )
-        ports = await stack.enter_async_context(listening(server, doors))
+        ports = await stack.enter_async_context(listening(server, doors, started_by.sockets))
         announcer.url = ports.url
+        stack.callback(asyncio.create_task(manager.feed_watchdog(), name="watchdog").cancel)
         catalog.load_eager()
         heap.settle()
         watchers = [
@@ -133,13 +149,24 @@ async def _serve(
             asyncio.create_task(_each_second(catalog, registry, book, parts.meeting), name="each second"),
             asyncio.create_task(_reload_on_hangup(catalog), name="reload"),
             asyncio.create_task(reap_orphans(), name="orphans"),
+            asyncio.create_task(manager.tell_when_ready(lambda: _waits_for(registry)), name="ready"),
         ]
         await stop.asked.wait()
         for watcher in watchers:
             watcher.cancel()
+        manager.tell("STOPPING=1", "STATUS=requests in flight have their time to end")
         await _drain(catalog, registry, ports, server, stop.hurry)
         await asyncio.to_thread(book.save)
     return 0
+
+
+def _waits_for(registry: Registry) -> str:
+    """What is not ready yet; "" once the server is."""
+    readiness = registry.readiness()
+    if readiness.ready:
+        return ""
+    states = [f"{name} is {reason.partition(' ')[0].rstrip(':')}" for name, reason in readiness.reasons.items()]
+    return f"not ready: {', '.join(states)}"
 
 
 def _settle(path: Path) -> list[str]:

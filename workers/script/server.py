@@ -32,8 +32,17 @@ _GATEWAY = (
     "import sys; sys.path[:] = [entry for entry in sys.path if entry]; "
     "from modelhub.serving.gateway.script import main; sys.exit(main(sys.argv[1:]))"
 )
+#: What systemd says to a service, for its gateway alone (gateway/system/service_manager.py, gateway/system/sockets.py).
+_OF_SYSTEMD = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 #: Seconds that a gateway may take to end after it has closed its end of the socket.
 _END_TIMEOUT = 60.0
+
+
+def _passed_by_systemd() -> range:
+    """Descriptors of the sockets that the script was started with, for its gateway."""
+    count = os.environ.get("LISTEN_FDS", "")
+    ours = os.environ.get("LISTEN_PID") == str(os.getpid())
+    return range(3, 3 + int(count)) if ours and count.isdecimal() else range(0)
 
 
 def why_not_fork() -> str:
@@ -75,13 +84,18 @@ class ScriptServer(ForkServer):
     def start_gateway(self, config: Dict[str, Any]) -> None:
         """Start the gateway on this configuration: see `gateway/script.py` for its keys."""
         command = [sys.executable, "-c", _GATEWAY, str(self._theirs.fileno()), str(os.getpid()), "-" * 100]
+        passed = _passed_by_systemd()
         gateway = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
-            pass_fds=(self._theirs.fileno(),),
+            pass_fds=(self._theirs.fileno(), *passed),
             start_new_session=True,  # Ctrl-C reaches it once, from here
         )
         self._theirs.close()
+        for descriptor in passed:
+            os.close(descriptor)
+        for name in _OF_SYSTEMD:  # the gateway speaks for this service: no worker does
+            os.environ.pop(name, None)
         assert gateway.stdin is not None
         with gateway.stdin as pipe:
             pipe.write(json.dumps(config).encode())
