@@ -103,6 +103,10 @@ class ServerSettings(Section):
     max_body: PositiveSize = 64 << 20
     """Bytes of a request's body at most; larger ones get 413."""
 
+    max_headers: Annotated[PositiveSize, Field(ge=8 << 10, le=1 << 20)] = 64 << 10
+    """Bytes of a request's first line and headers together, and of a gRPC call's metadata (32 more for each of them) at
+    most; more get 431, over gRPC RESOURCE_EXHAUSTED. 8KiB to 1MiB."""
+
     max_buffered: PositiveSize | None = None
     """Bytes of all requests' bodies that are held at once: on their way in, waiting, or with a worker; more get 429.
 

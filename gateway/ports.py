@@ -25,7 +25,7 @@ from .dataplane.control import Control
 from .dataplane.descriptions import Descriptions
 from .dataplane.inference import Inference
 from .http.app import make_admin_app, make_app
-from .http.connection import HttpRunner, UnixSite, make_runner
+from .http.runner import HttpRunner, UnixSite, make_runner
 from .metrics.scrape import Metrics
 from .security.guard import ControlGuard, guard_of
 from .security.tokens import leave_token
@@ -116,6 +116,7 @@ async def listening(
                 max_connections=most_connections(server),
                 count=doors.counters.error,
                 write_timeout=server.write_timeout,
+                max_headers=server.max_headers,
             )
             runners.append(runner)
             return await _serve(runner, listened_on, stack)

@@ -66,7 +66,7 @@ async def listening(
 ) -> AsyncIterator[GrpcPort]:
     """A gRPC server on `grpc_port`. Raises ConfigError if the port is taken."""
     assert settings.grpc_port is not None
-    server = grpc.aio.server(options=_options(settings.max_body, max_connections))
+    server = grpc.aio.server(options=_options(settings, max_connections))
     service = InferenceService(inference, about, counters, control)
     handlers = service.handlers()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.full_name, handlers),))
@@ -103,9 +103,12 @@ async def _open(server: grpc.aio.Server, settings: ServerSettings) -> str:
     return f"{in_url(reached_by(settings.host))}:{port}"
 
 
-def _options(max_body: int, max_connections: int) -> list[tuple[str, int]]:
+def _options(settings: ServerSettings, max_connections: int) -> list[tuple[str, int]]:
     return [
-        ("grpc.max_receive_message_length", min(max_body, MAX_MESSAGE)),
+        ("grpc.max_receive_message_length", min(settings.max_body, MAX_MESSAGE)),
+        # between the two gRPC refuses at random, the more likely the more there is
+        ("grpc.max_metadata_size", settings.max_headers),
+        ("grpc.absolute_max_metadata_size", settings.max_headers),
         ("grpc.max_allowed_incoming_connections", max_connections),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),  # or a second gateway would silently share the port

@@ -1,7 +1,7 @@
 """How connections are served: whatever is raised becomes a V2 error, whoever sends nothing loses its place.
 
 `guard` stands round the whole application, so that what a handler, the router or aiohttp itself raises
-becomes a V2 error; `V2Protocol` answers what its parser refuses before there is a request. `make_runner` puts both
+becomes a V2 error; `V2Protocol` answers what its parser refuses before there is a request. `runner.py` puts both
 round an application.
 """
 
@@ -21,9 +21,9 @@ from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, InvalidU
 from ...protocol.errors import ServingError
 from ...protocol.statuses import CLIENT_GONE
 from .bodies import BrokenBody
-from .crowd import FOR_PROBES, Crowd, Readers
+from .crowd import FOR_PROBES
 from .errors import GIVEN_ID, X_REQUEST_ID, error_response, request_id, v2_error
-from .match_cache import MatchCache
+from .refusals import Refusals, of_head, too_large
 
 log = logging.getLogger("modelhub.http")
 
@@ -45,36 +45,10 @@ _LOOKS = (0.02, 0.1, 0.5, 2.0, 5.0)
 FIRST_REQUEST = 60.0
 
 
-def make_runner(
-    app: web.Application,
-    *,
-    grace: float,
-    max_connections: int,
-    count: Callable[[int], None],
-    write_timeout: float = 60.0,
-) -> HttpRunner:
-    """The server of an application of ours; sites are started on it after `setup()`.
-
-    `grace`: seconds that its requests have at the end. `count` is told the status of each error. `write_timeout`:
-    seconds that a client may read nothing of its answer.
-    """
-    return HttpRunner(
-        app,
-        limit=max_connections,
-        count=count,
-        write_timeout=write_timeout,
-        access_log=None,
-        auto_decompress=False,  # a worker inflates, within its limit: a bomb hurts its own model only
-        handler_cancellation=True,  # a client that leaves takes its request along
-        keepalive_timeout=KEEP_ALIVE,
-        shutdown_timeout=grace,
-    )
-
-
 # ---- errors --------------------------------------------------------------------------------------
 
 
-def guard(handler: Handler, count: Callable[[int], None]) -> Handler:
+def guard(handler: Handler, count: Callable[[int], None], refusals: Refusals) -> Handler:
     """`handler` with everything that it raises turned into a V2 error; `count` is told the status of each error.
 
     Not a middleware: aiohttp wraps these twice per request, and they do not see all that the router does.
@@ -88,6 +62,8 @@ def guard(handler: Handler, count: Callable[[int], None]) -> Handler:
             raise
         except Exception as error:
             response = _answer(error, request)
+            if isinstance(error, web.HTTPException):
+                refusals.unrouted(error, request.method, request.path)
         failed = response.status >= 400
         if failed:
             count(response.status)
@@ -131,8 +107,19 @@ def _of_http_exception(error: web.HTTPException, request: web.BaseRequest) -> we
     return response
 
 
+_receive = web.RequestHandler.data_received
+
+
 class V2Protocol(web.RequestHandler):
     """aiohttp's protocol with other error pages: for requests that cannot be parsed, answers that cannot be sent."""
+
+    #: Who is told of what is refused; given by the server.
+    refusals: Refusals
+    #: Bytes of a head that has not ended yet, at least and at most; the body that is being read; whether a head was too
+    #: large.
+    _head_size = _head_most = 0
+    _body: Any = None
+    _refused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -182,6 +169,45 @@ class V2Protocol(web.RequestHandler):
         if poll.poll(0):
             transport.abort()
 
+    def data_received(self, data: bytes) -> None:
+        """The parser limits each line of a head; this limits all of them together, also where they come in pieces."""
+        if self._refused:
+            return
+        count = self._request_count
+        _receive(self, data)
+        if self._request_count != count:
+            payload, most = self._messages[-1][1], self._head_most + len(data)
+            self._body = None if payload.is_eof() else payload
+            self._head_most = len(data)
+            self._head_size = 0
+            if most > self.max_field_size:
+                self._check_heads(self._request_count - count)
+        elif self._body is not None:
+            self._head_most = len(data)
+            if self._body.is_eof():
+                self._body = None
+        else:
+            self._head_size += len(data)
+            self._head_most += len(data)
+            if self._head_size > self.max_field_size:
+                self._refuse(len(self._messages))
+
+    def _check_heads(self, new: int) -> None:
+        """Of so many requests that have just come."""
+        first = len(self._messages) - new
+        for number in range(first, first + new):
+            if too_large(self._messages[number][0], self.max_field_size):
+                return self._refuse(number)
+
+    def _refuse(self, number: int) -> None:
+        """A head is too large: from its message on nothing is read."""
+        self._refused = True
+        while len(self._messages) > number:
+            self._messages.pop()
+        self._messages.append(of_head(self.max_field_size))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
     @property
     def idle_since(self) -> float | None:
         """Since when it waits for a request; None: it has one, is new, or ends."""
@@ -198,9 +224,9 @@ class V2Protocol(web.RequestHandler):
         """Each of its answers is its last."""
         self._request_handler = _closing(self._request_handler)
 
-    def only_probes(self) -> None:
-        """It is one too many: it may ask how the server is, once, and nothing else."""
-        self._request_handler = _probes(self._request_handler)
+    def only_probes(self, refused: Callable[[], None]) -> None:
+        """It is one too many: it may ask how the server is, once, and nothing else, which `refused` is told of."""
+        self._request_handler = _probes(self._request_handler, refused)
 
     def handle_error(
         self,
@@ -216,8 +242,9 @@ class V2Protocol(web.RequestHandler):
             log.error("an answer could not be sent", exc_info=exc)
             response = v2_error(status, "internal error")
         else:
-            log.debug("a request of %s could not be parsed: %s", request.remote, exc)
-            response = v2_error(*_of_parser(status, exc))
+            status, message = _of_parser(status, exc)
+            self.refusals.unparsed(status, message, request.remote)
+            response = v2_error(status, message)
         response.force_close()
         return response
 
@@ -234,16 +261,20 @@ def _of_parser(status: int, exc: BaseException | None) -> tuple[int, str]:
     return status, f"the request is no well-formed HTTP{f': {what}' if what else ''}"
 
 
-# ---- the server ----------------------------------------------------------------------------------
+# ---- whom it answers what ------------------------------------------------------------------------
 
 
-def _probes(handler: Handler | None) -> Handler | None:
+def _probes(handler: Handler | None, refused: Callable[[], None]) -> Handler | None:
     """`handler` for what probes ask, for nothing else."""
     if handler is None:
         return None
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
-        response = await handler(request) if request.path in FOR_PROBES else v2_error(503, TOO_MANY_SAYS)
+        if request.path in FOR_PROBES:
+            response = await handler(request)
+        else:
+            refused()
+            response = v2_error(503, TOO_MANY_SAYS)
         if response.status == 503:
             response.headers.setdefault("Retry-After", "1")
         response.force_close()
@@ -264,93 +295,3 @@ def _closing(handler: Handler | None) -> Handler | None:
         return response
 
     return answer
-
-
-class _Server(web.Server):
-    """aiohttp's low-level server with our protocol and a limit of connections."""
-
-    crowd: Crowd
-    watching: asyncio.Task[None]
-    ending = False
-
-    def let_go(self) -> None:
-        """Whoever is answered from now on is told to go elsewhere for the next."""
-        self.ending = True
-        for handler in self._connections:
-            assert isinstance(handler, V2Protocol)
-            handler.let_go()
-
-    def __call__(self) -> V2Protocol:
-        return V2Protocol(self, loop=self._loop, **self._kwargs)
-
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        assert isinstance(handler, V2Protocol)
-        if self.ending:
-            handler.let_go()
-        if self.crowd.has_place():
-            return
-        if self.crowd.has_place_for_probe():
-            handler.only_probes()
-        else:
-            transport.write(TOO_MANY)
-            transport.close()
-
-
-class HttpRunner(web.AppRunner):
-    """Serves an application with `guard` round it and V2Protocol below it."""
-
-    def __init__(
-        self, app: web.Application, *, limit: int, count: Callable[[int], None], write_timeout: float, **more: object
-    ) -> None:
-        super().__init__(app, **more)  # type: ignore[arg-type]
-        self._limit = limit
-        self._write_timeout = write_timeout
-        self._count = count
-
-    async def _make_server(self) -> web.Server:
-        inner = await super()._make_server()
-        server = _Server(
-            guard(MatchCache(inner.request_handler), self._count),
-            request_factory=inner.request_factory,
-            handler_cancellation=inner.handler_cancellation,
-            loop=asyncio.get_running_loop(),
-            **inner._kwargs,
-        )
-        connections: Any = server._connections
-        server.crowd = Crowd(connections, self._limit)
-        readers = Readers(connections, self._write_timeout)
-        server.watching = asyncio.create_task(readers.watch(), name="clients that do not read")
-        return server
-
-    def let_go(self) -> None:
-        """Each answer says `Connection: close` from now on; connections that come are taken all the same."""
-        if isinstance(self._server, _Server):
-            self._server.let_go()
-
-    async def refuse(self) -> None:
-        """No connection is taken any more; those that are open go on."""
-        for site in list(self.sites):
-            await site.stop()
-
-    @property
-    def busy(self) -> bool:
-        """Whether any connection has a request."""
-        connections: Any = self._server._connections if self._server is not None else ()
-        return any(each.busy for each in connections)
-
-    async def _cleanup_server(self) -> None:
-        if isinstance(self._server, _Server):
-            self._server.watching.cancel()
-        await super()._cleanup_server()
-
-
-class UnixSite(web.SockSite):
-    """A Unix socket that is listened on: aiohttp's own site for sockets takes only those of TCP."""
-
-    async def start(self) -> None:
-        await web.BaseSite.start(self)
-        server = self._runner.server
-        assert server is not None
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(server, sock=self._sock, backlog=self._backlog)

@@ -103,8 +103,8 @@ def test_the_sections_have_the_keys_of_the_documentation() -> None:
     )
     assert keys(ServerSettings) == (
         "admin admin_auth admin_hosts artifact_cache drain_delay environments grpc_port host load_overrides log "
-        "max_body max_buffered max_connections port pythons readiness readiness_strict shutdown_grace socket_mode "
-        "state_dir write_timeout"
+        "max_body max_buffered max_connections max_headers port pythons readiness readiness_strict shutdown_grace "
+        "socket_mode state_dir write_timeout"
     )
 
 

@@ -17,7 +17,7 @@ from modelhub.serving.gateway.dataplane.control import Control
 from modelhub.serving.gateway.dataplane.descriptions import Descriptions
 from modelhub.serving.gateway.dataplane.inference import Inference
 from modelhub.serving.gateway.http.app import make_admin_app, make_app
-from modelhub.serving.gateway.http.connection import make_runner
+from modelhub.serving.gateway.http.runner import make_runner
 from modelhub.serving.gateway.metrics.scrape import Metrics
 from modelhub.serving.gateway.models.registry import Registry
 from modelhub.serving.gateway.models.states import ModelState
@@ -204,7 +204,14 @@ async def serving(
         app = make_app(Inference(registry, budget), about, metrics, counters, control)
     grace, limit = server.shutdown_grace, server.max_connections
     patience = server.write_timeout
-    runner = make_runner(app, grace=grace, max_connections=limit, count=counters.error, write_timeout=patience)
+    runner = make_runner(
+        app,
+        grace=grace,
+        max_connections=limit,
+        count=counters.error,
+        write_timeout=patience,
+        max_headers=server.max_headers,
+    )
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()

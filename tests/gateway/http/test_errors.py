@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -109,8 +110,8 @@ async def test_a_name_that_is_no_text() -> None:
         pytest.param(b"GET http://[ HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="url"),
         pytest.param(b"GET /\xff HTTP/1.1\r\n" + HOST + b"\r\n", 400, id="bytes in the path"),
         pytest.param(b"GET /v2 HTTP/1.1\r\nno colon\r\n\r\n", 400, id="header"),
-        pytest.param(b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 431, id="long path"),
-        pytest.param(b"GET /v2 HTTP/1.1\r\nA: " + b"a" * 9000 + b"\r\n\r\n", 431, id="long header"),
+        pytest.param(b"GET /" + b"a" * 66000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 431, id="long path"),
+        pytest.param(b"GET /v2 HTTP/1.1\r\nA: " + b"a" * 66000 + b"\r\n\r\n", 431, id="long header"),
         pytest.param(b"GET /v2 HTTP/1.1\r\n" + b"A: 1\r\n" * 200 + b"\r\n", 400, id="many headers"),
         pytest.param(b"POST /v2 HTTP/1.1\r\n" + HOST + b"Content-Length: -1\r\n\r\n", 400, id="negative length"),
         pytest.param(
@@ -124,13 +125,44 @@ async def test_a_name_that_is_no_text() -> None:
     ],
 )
 async def test_what_the_parser_refuses(raw: bytes, status: int, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     async with serving(Model()) as front, front.connection() as (reader, writer):
         writer.write(raw)
         answer = await read_answer(reader)
         assert await reader.read() == b"", "the connection is closed: what follows cannot be told apart"
     answer.assert_error(status)
     assert b"aaaa" not in answer.body
-    assert not caplog.records, "a stranger's noise is not an event"
+    assert front.counters.errors[status] == 1
+    [record] = caplog.records
+    assert (record.levelno, record.name) == (logging.INFO, "modelhub.http")
+    assert f"was refused ({status})" in record.getMessage()
+    assert "aaaa" not in record.getMessage()
+
+
+async def test_refusals_are_counted_all_and_told_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def answering(request: InferRequest, body: Any) -> tuple[InferReply, Any]:
+        begun.set()
+        await go_on.wait()
+        return InferReply(id=request.id), b"{}"
+
+    async with serving(Model(answering=answering), max_connections=1) as front:
+        for _ in range(20):
+            assert (await front.get("/nothing")).status == 404
+            assert (await front.send(b"no request\r\n\r\n")).status == 400
+        async with front.connection() as (reader, writer):
+            writer.write(to_bytes("POST", INFER, b"{}"))
+            await begun.wait()
+            for _ in range(20):
+                assert (await front.get("/v2")).status == 503
+            go_on.set()
+            assert (await read_answer(reader)).status == 200
+        assert {status: front.counters.errors[status] for status in (404, 400, 503)} == {404: 20, 400: 20, 503: 20}
+    told = [record.getMessage() for record in caplog.records if record.name == "modelhub.http"]
+    assert len(told) == 3, told
+    assert "server.max_connections" in told[-1]
 
 
 async def test_malformed_chunks(caplog: pytest.LogCaptureFixture) -> None:
