@@ -91,9 +91,11 @@ def run(spec: WorkerSpec) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    # To the log: where a native library crashed, and, asked with SIGUSR1, where a load or a prediction hangs.
-    faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1)
+    # To the log: where a native library crashed, and, asked with SIGUSR1, where a load or a prediction hangs. Over a
+    # descriptor of its own: models redirect the usual one to read what a library prints, and the crash comes then.
+    last_words = os.dup(2)
+    faulthandler.enable(last_words)
+    faulthandler.register(signal.SIGUSR1, last_words)
     linux.set_title(title(spec))
     linux.set_oom_score(OOM_SCORE)
     linux.become_subreaper()  # daemons that the model's code starts are told from others' by that, and end with it

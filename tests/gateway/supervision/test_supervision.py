@@ -143,6 +143,13 @@ def test_a_segfault_is_survived(arena: Gateway) -> None:
     arena.wait_log("segfaults.py")  # where: the last frames are in the log
 
 
+def test_a_segfault_while_the_model_reads_its_own_stderr_is_told_all_the_same(arena: Gateway) -> None:
+    before = arena.log().count("Fatal Python error: Segmentation fault")
+    assert arena.infer("segfaults", one(667)).status == 503
+    until(lambda: arena.log().count("Fatal Python error: Segmentation fault") > before)
+    assert arena.infer("segfaults", one(1)).status == 200
+
+
 def test_a_hanging_prediction_is_answered_and_its_worker_replaced(arena: Gateway) -> None:
     first = worker_pid(arena, "hangs_forever")
     answer = arena.infer("hangs_forever", one(666))
