@@ -46,11 +46,14 @@ class Chunks:
         self._message = message
         self._tell = taken
         self._hold = hold
+        self._closed = False
         self._arrived = asyncio.Event()
         self._asked = asyncio.ensure_future(ask(message, body, self._put))
         self._asked.add_done_callback(self._ended)
 
     def _put(self, reply: ChunkReply, body: Body) -> None:
+        if self._closed:  # it comes before the worker hears of it
+            return
         self._waiting.append(Chunk(bytes(body), reply.json_size))
         held = self._bytes + self._given
         self._bytes += len(body)
@@ -92,11 +95,9 @@ class Chunks:
             raise Cancelled("the answer was read too slowly") from None
 
     def close(self) -> None:
-        """Nobody wants more: the worker stops."""
+        """Nobody wants more: the worker stops, and what waits here is let go. Called once."""
+        self._closed = True
         self._asked.cancel()
+        del self._asked  # it refers to this: such a circle would keep its request and all pieces until it is found
+        self._waiting.clear()
         self._hold(0)
-        self._hold = _nothing  # a piece may come before the worker hears of it
-
-
-def _nothing(size: int) -> None:
-    """Holds nothing."""

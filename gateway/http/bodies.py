@@ -39,12 +39,18 @@ async def read_body(request: web.BaseRequest, budget: Budget, deadline: float) -
     budget.check(length)
     body = bytearray()
     with budget.holding(length) as share:
+        whole = False
         try:
             await asyncio.wait_for(_collect(request, body, budget, share), deadline - time.monotonic())
+            whole = True
         except asyncio.TimeoutError:
             raise DeadlineExceeded("the deadline of this request passed before its body had arrived") from None
         except web.RequestPayloadError:
             raise BrokenBody("the request's body ended early or is not encoded as its headers say") from None
+        finally:
+            if not whole:
+                # What aiohttp's reader raises it also keeps, and with it this frame, in a circle that is found late.
+                body.clear()
         yield body
 
 
