@@ -11,13 +11,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CLIENT_NAMES := $(basename $(notdir $(wildcard tests/clients/*.in)))
 CLIENTS := $(CLIENT_NAMES:%=.venvs/%/.installed)
-ABSENT := $(if $(wildcard bench/run.py),,bench) $(if $(wildcard tests/pythons),,test-pythons)
+ABSENT := $(if $(wildcard bench/run.py),,bench soak) $(if $(wildcard tests/pythons),,test-pythons)
 UV := $(BIN)/uv
 COMPILE = $(UV) pip compile --universal --upgrade --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet
 ARGS ?=
 ONCE ?=
 
-.PHONY: help install check test test-batches test-clients test-flavours test-hardening test-official test-pythons test-transformer demo demo-models bench proto constraints clean
+.PHONY: help install check test test-batches test-clients test-flavours test-hardening test-official test-pythons test-transformer demo demo-models bench soak proto constraints clean
 
 help:  # the list that you are reading
 	@echo "usage: make TARGET"
@@ -46,7 +46,7 @@ test-official: $(INSTALLED) .venvs/schemathesis/.installed  ## schemathesis with
 test-batches: $(INSTALLED)  ## 10,000 answers of each model of many outputs, to up to 32 clients: nobody gets another one's
 	@echo "==> pytest tests/end_to_end/test_many_clients.py"; BATCH_ANSWERS=10000 $(BIN)/pytest tests/end_to_end/test_many_clients.py $(ARGS)
 
-test-hardening: $(INSTALLED) .venvs/hardening/.installed  ## the gateway against a real Chromium, behind a real nginx and HAProxy (installed when missing)
+test-hardening: $(INSTALLED) .venvs/hardening/.installed  ## a short soak; the gateway against a real Chromium, behind a real nginx and HAProxy (installed when missing)
 	@echo "==> pytest tests/hardening"; $(BIN)/pytest tests/hardening $(ARGS)
 
 test-pythons: $(INSTALLED)  ## models from other Pythons and old MLflow versions, side by side
@@ -66,6 +66,9 @@ demo-models: $(INSTALLED)  ## only the model folders that examples/models.yaml n
 
 bench: $(INSTALLED)  ## throughput and latency beside other servers
 	@$(BIN)/python bench/run.py $(ARGS)
+
+soak: $(INSTALLED)  ## ten minutes of kills, rolls, large bodies, attacks and a missing MLflow beside a load that may not fail
+	@$(BIN)/python bench/soak.py $(ARGS)
 
 proto: $(UV)  ## regenerate gateway/grpc/generated from its .proto
 	@# An old generator on purpose: protobuf runs what an older version has generated, not what a newer one has.
