@@ -72,10 +72,10 @@ class ServerSettings(Section):
     """Address to listen on: 0.0.0.0, :: (both kinds of addresses), one of this machine's, or unix:/path (no port)."""
 
     port: Port = 8080
-    """Port of REST and /metrics; 0: any free one."""
+    """Port of REST, gRPC and /metrics; 0: any free one."""
 
     grpc_port: PortOrSocket | None = None
-    """Port of gRPC, or unix:/path; None: no gRPC."""
+    """Another port for gRPC alone, or unix:/path; None: none."""
 
     socket_mode: FileMode = "600"
     """Mode of the Unix sockets that are listened on, in octal: who may write to them may ask. 660: the group too."""

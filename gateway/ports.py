@@ -1,4 +1,4 @@
-"""The ports of the gateway: HTTP, perhaps an admin port, perhaps gRPC; and the note that says where they are."""
+"""The ports of the gateway: HTTP and gRPC on one, perhaps others; and the note that says where they are."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from .dataplane.control import Control
 from .dataplane.descriptions import Descriptions
 from .dataplane.inference import Inference
 from .http.app import make_admin_app, make_app
+from .http.connection import TakesOver
 from .http.runner import HttpRunner, UnixSite, make_runner
 from .metrics.scrape import Metrics
 from .security.guard import ControlGuard, guard_of
@@ -55,9 +56,15 @@ _NONE_PASSED: Mapping[str, list[socket.socket]] = MappingProxyType({})
 
 
 class GrpcPort(Protocol):
-    """As its module makes it: grpc is imported only where there is one."""
+    """As its module makes it, which is imported when ports are opened: commands need none of it."""
 
+    #: Of its own port; "" without one.
     address: str
+
+    @property
+    def busy(self) -> bool: ...
+
+    def adopt(self, transport: asyncio.Transport, data: bytes) -> None: ...
 
     def refuse(self) -> None: ...
 
@@ -65,7 +72,7 @@ class GrpcPort(Protocol):
 class Ports:
     """The open ports; `url` is the main one's."""
 
-    def __init__(self, url: str, runners: list[HttpRunner], grpc: GrpcPort | None) -> None:
+    def __init__(self, url: str, runners: list[HttpRunner], grpc: GrpcPort) -> None:
         self.url = url
         self._runners = runners
         self._grpc = grpc
@@ -79,13 +86,12 @@ class Ports:
         """No connection is taken any more; gRPC's clients are told so at once."""
         for runner in self._runners:
             await runner.refuse()
-        if self._grpc is not None:
-            self._grpc.refuse()
+        self._grpc.refuse()
 
     @property
     def busy(self) -> bool:
-        """Whether an HTTP connection has a request."""
-        return any(runner.busy for runner in self._runners)
+        """Whether a connection has a request."""
+        return self._grpc.busy or any(runner.busy for runner in self._runners)
 
 
 @asynccontextmanager
@@ -109,7 +115,7 @@ async def listening(
             guard = guard_of(listeners, token, hosts=server.admin_hosts, overrides=server.load_overrides)
             return doors.control(guard, is_open)
 
-        async def serve(app: web.Application, listened_on: list[socket.socket]) -> str:
+        async def serve(app: web.Application, listened_on: list[socket.socket], http2: TakesOver | None = None) -> str:
             runner = make_runner(
                 app,
                 grace=server.shutdown_grace,
@@ -117,6 +123,7 @@ async def listening(
                 count=doors.counters.error,
                 write_timeout=server.write_timeout,
                 max_headers=server.max_headers,
+                http2=http2,
             )
             runners.append(runner)
             return await _serve(runner, listened_on, stack)
@@ -127,14 +134,14 @@ async def listening(
             addresses.append(server.host)
         here = control(addresses, is_open=place == "same")
         about = doors.about.open_to_control(here.is_open)
-        url = await serve(make_app(doors.inference, about, doors.metrics, doors.counters, here), main)
+        grpc = await stack.enter_async_context(_grpc(server, doors.inference, about, doors.counters, here))
+        app = make_app(doors.inference, about, doors.metrics, doors.counters, here)
+        url = await serve(app, main, grpc.adopt)
         admin_url = url if place == "same" else ""
         if operators:
             guarded = control([sockets.address_of(each) for each in operators], is_open=True)
             admin_url = await serve(make_admin_app(doors.about, guarded), operators)
-        grpc = await stack.enter_async_context(_listen_grpc(server, doors.inference, about, doors.counters, here))
-        grpc_url = grpc.address if grpc is not None else ""
-        urls = {"url": url, "admin_url": admin_url, "grpc_url": grpc_url}
+        urls = {"url": url, "admin_url": admin_url, "grpc_url": grpc.address or url.removeprefix("http://")}
         _leave_note(server, {**urls, "token_file": str(token_file or "")}, stack)
         _say_where(server, urls, token_file, [each for each in addresses if not is_local(each)])
         yield Ports(url, runners, grpc)
@@ -142,13 +149,15 @@ async def listening(
 
 def most_connections(server: ServerSettings) -> int:
     """Of HTTP, and as many of gRPC."""
-    return min(server.max_connections, files_for_connections(1 if server.grpc_port is None else 2))
+    return min(server.max_connections, files_for_connections(2))
 
 
 def _say_where(server: ServerSettings, urls: dict[str, str], token_file: Path | None, exposed: list[str]) -> None:
     """`exposed`: addresses that others than this machine can reach."""
     grpc, admin = urls["grpc_url"], urls["admin_url"]
-    more = f" and {grpc if grpc.startswith(UNIX) else f'grpc://{grpc}'}" if grpc else ""
+    more = f" and {grpc if grpc.startswith(UNIX) else f'grpc://{grpc}'}"
+    if urls["url"].endswith(grpc):
+        more = " (gRPC too)"
     if admin and admin != urls["url"]:
         more += f", for operators on {admin}"
     log.info("modelhub-serving %s listens on %s%s", __version__, urls["url"], more)
@@ -239,15 +248,11 @@ async def _serve(runner: HttpRunner, listened_on: list[socket.socket], stack: As
 
 
 @asynccontextmanager
-async def _listen_grpc(
+async def _grpc(
     server: ServerSettings, inference: Inference, about: Descriptions, counters: Counters, control: Control
-) -> AsyncIterator[GrpcPort | None]:
-    """None without one: then grpc is not even imported."""
-    if server.grpc_port is None:
-        yield None
-        return
+) -> AsyncIterator[GrpcPort]:
+    """The gRPC front. Imported here: commands need neither protobuf nor HTTP/2."""
     from .grpc.server import listening as listening_grpc
 
-    most = most_connections(server)
-    async with listening_grpc(server, inference, about, counters, control, most) as opened:
+    async with listening_grpc(server, inference, about, counters, control, most_connections(server)) as opened:
         yield opened

@@ -1,1 +1,1 @@
-"""The gRPC front: translates messages, decides nothing. Imported only with `server.grpc_port`."""
+"""The gRPC front: translates messages, decides nothing. Imported when ports are opened."""

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
@@ -21,6 +22,7 @@ from ...config.fields import MAX_NAME
 from ...protocol.codec import Body
 from ...protocol.errors import InvalidRequest, ServingError
 from .generated import open_inference_pb2 as pb
+from .message import Parts
 from .tensors import AS_THEY_ARE, FIELDS, pack, pack_json, unpack, varint
 
 #: Parameters with which REST asks for binary tensors: here the message's own form decides.
@@ -35,8 +37,11 @@ KEPT, MAX_KEPT = 512, 1024
 FEW = 64
 #: Of requests: the message without raw contents, and their lengths -> the JSON part.
 _texts: dict[tuple[bytes, ...], bytes] = {}
-#: Of answers: the JSON part -> the message without raw contents, and for each of these (length, what precedes it).
-_heads: dict[bytes, tuple[bytes, list[tuple[int, bytes]]]] = {}
+#: The same of those whose raw contents were found without parsing, and what these say besides.
+_texts_of: dict[tuple[Any, ...], bytes] = {}
+_requests: dict[bytes, pb.ModelInferRequest] = {}
+#: Of answers: by their JSON part.
+_heads: dict[bytes, Head] = {}
 _RAW_OUTPUT = bytes([pb.ModelInferResponse.DESCRIPTOR.fields_by_name["raw_output_contents"].number << 3 | 2])
 
 K = TypeVar("K")
@@ -66,15 +71,37 @@ def to_wire(request: pb.ModelInferRequest) -> tuple[bytes, int]:
     return b"".join([known, *raws]), len(known)
 
 
-def _text(request: pb.ModelInferRequest, raws: list[bytes]) -> tuple[bytes, list[Body]]:
-    """The JSON part, and the tensors that follow it."""
+def head_request(head: bytes) -> pb.ModelInferRequest | None:
+    """What a message without its raw contents says, if that is kept. Nobody may change it."""
+    return _requests.get(head)
+
+
+def keep_request(head: bytes, request: pb.ModelInferRequest) -> None:
+    """For the next time, if it is short and not of one request only."""
+    if len(head) <= MAX_KEPT and not request.id:
+        _keep(_requests, head, request)
+
+
+def text_of(parts: Parts, request: pb.ModelInferRequest) -> bytes:
+    """The JSON part of a request whose raw contents stay where they are. Raises InvalidRequest."""
+    key = (parts.head, *[end - begin for begin, end in parts.spans])
+    known = _texts_of.get(key)
+    if known is None:
+        known, _ = _text(request, [range(begin, end) for begin, end in parts.spans])
+        if len(parts.head) <= MAX_KEPT and not request.id:
+            _keep(_texts_of, key, known)
+    return known
+
+
+def _text(request: pb.ModelInferRequest, raws: Sequence[Any]) -> tuple[bytes, list[Any]]:
+    """The JSON part, and the tensors that follow it; of the raw ones only the lengths are looked at."""
     expected = 0
     inputs: list[dict[str, Any]] = []
-    tails: list[Body] = []
+    tails: list[Any] = []
     for tensor in request.inputs:
         parameters = _parameters(tensor.parameters)
         shape = list(tensor.shape)
-        tail: Body = b""
+        tail: Any = b""
         if raws:
             if tensor.HasField("contents"):
                 raise InvalidRequest(
@@ -126,39 +153,67 @@ def is_simple(request: pb.ModelInferRequest) -> bool:
 
 def respond(body: Body, json_size: int | None, *, raw: bool) -> bytes:
     """The worker's answer as a serialized ModelInferResponse. Raises ServingError if it is none of V2's."""
-    if not raw or json_size is None or json_size > MAX_KEPT:
+    head = head_of(bytes(body[:json_size])) if raw and json_size is not None else None
+    if head is None or not head.fits(body, json_size):
         return to_response(body, json_size, raw=raw).SerializeToString()
-    text = bytes(body[:json_size])
+    return b"".join(head.before(body, json_size))
+
+
+class Head(NamedTuple):
+    """An answer's message without its raw contents."""
+
+    message: bytes
+    #: Of each of these its length, and what precedes it in the message.
+    parts: list[tuple[int, bytes]]
+
+    def fits(self, body: Body, at: int | None) -> bool:
+        """Whether the tensors from `at` on are as long as they are said to be."""
+        return len(body) == (at or 0) + sum(size for size, _ in self.parts)
+
+    def before(self, body: Body, at: int | None) -> list[Body]:
+        """The parts of the whole message, which begins `at` in the body; no tensor is copied."""
+        found: list[Body] = [self.message]
+        view, at = memoryview(body), at or 0
+        for size, before in self.parts:
+            found += (before, view[at : at + size])
+            at += size
+        return found
+
+
+def head_of(text: bytes) -> Head | None:
+    """From the JSON part of an answer; None where not every output is binary. Raises ServingError as `to_response`.
+
+    Kept, if it is short and not of one request only.
+    """
     known = _heads.get(text)
-    if known is None:
-        response = to_response(body, json_size, raw=True)
-        parts = [(len(each), _RAW_OUTPUT + varint(len(each))) for each in response.raw_output_contents]
-        message = response.SerializeToString()
-        response.ClearField("raw_output_contents")
-        if not response.id:
-            _keep(_heads, text, (response.SerializeToString(), parts))
-        return message
-    head, parts = known
-    found: list[Body] = [head]
-    at = json_size
-    for size, before in parts:
-        found += (before, body[at : at + size])
-        at += size
-    return b"".join(found)
+    if known is not None:
+        return known
+    response, sizes = pb.ModelInferResponse(), list[int]()
+    with _of_v2():
+        document = orjson.loads(text)
+        outputs = document["outputs"]
+        for each in outputs:
+            size = each.get("parameters", {}).pop("binary_data_size", None)
+            if size is None:
+                return None
+            sizes.append(size)
+        _put_document(response, document)
+        for each in outputs:
+            _put_output(response, each)
+    found = Head(response.SerializeToString(), [(size, _RAW_OUTPUT + varint(size)) for size in sizes])
+    if len(text) <= MAX_KEPT and not response.id:
+        _keep(_heads, text, found)
+    return found
 
 
 def to_response(body: Body, json_size: int | None, *, raw: bool) -> pb.ModelInferResponse:
     """The worker's answer. Raises ServingError if it is none of V2's."""
     view = memoryview(body)
     text, tail = (view, view[:0]) if json_size is None else (view[:json_size], view[json_size:])
-    try:
+    response = pb.ModelInferResponse()
+    with _of_v2():
         document = orjson.loads(text)
-        response = pb.ModelInferResponse(
-            model_name=document["model_name"],
-            model_version=document.get("model_version", ""),
-            id=document.get("id", ""),
-        )
-        _put_parameters(response.parameters, document.get("parameters"))
+        _put_document(response, document)
         outputs = document["outputs"]
         raw = raw or any(each["datatype"] not in FIELDS for each in outputs)
         for each in outputs:
@@ -168,13 +223,32 @@ def to_response(body: Body, json_size: int | None, *, raw: bool) -> pb.ModelInfe
                 value = memoryview(pack_json(each["datatype"], each["data"], parameters))
             else:
                 value, tail = tail[:size], tail[size:]
-            output = response.outputs.add(name=each["name"], datatype=each["datatype"], shape=each["shape"])
-            _put_parameters(output.parameters, parameters)
+            output = _put_output(response, each)
             if raw:
                 response.raw_output_contents.append(bytes(value))
             else:
                 unpack(each["datatype"], value, output.contents)
-        return response
+    return response
+
+
+def _put_document(response: pb.ModelInferResponse, document: Any) -> None:
+    response.model_name = document["model_name"]
+    response.model_version = document.get("model_version", "")
+    response.id = document.get("id", "")
+    _put_parameters(response.parameters, document.get("parameters"))
+
+
+def _put_output(response: pb.ModelInferResponse, given: Any) -> Any:
+    output = response.outputs.add(name=given["name"], datatype=given["datatype"], shape=given["shape"])
+    _put_parameters(output.parameters, given.get("parameters"))
+    return output
+
+
+@contextmanager
+def _of_v2() -> Iterator[None]:
+    """What goes wrong in the block goes wrong because the worker's answer is none of V2's."""
+    try:
+        yield
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ServingError):
             raise

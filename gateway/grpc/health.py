@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
+from ...protocol.codec import Body
 from ...protocol.errors import NotFound
 from ..models.registry import Registry
+from .call import Call, Method, parse, whole
+from .descriptors import HEALTH, message_class
+from .message import Message
 from .service import SERVICE
 
 LIVENESS = "liveness"
@@ -25,10 +25,12 @@ WATCH_INTERVAL = 0.2
 
 _SERVER = frozenset({"", SERVICE.full_name})
 
-Status = health_pb2.HealthCheckResponse.ServingStatus
+_Request, _Response = (message_class(HEALTH, f"HealthCheck{kind}") for kind in ("Request", "Response"))
+_STATUS = HEALTH.message_types_by_name["HealthCheckResponse"].enum_types_by_name["ServingStatus"].values_by_name
+UNKNOWN = "SERVICE_UNKNOWN"
 
 
-class Health(health_pb2_grpc.HealthServicer):
+class Health:
     """Asks the registry each time: nothing is stored."""
 
     def __init__(self, registry: Registry) -> None:
@@ -37,32 +39,45 @@ class Health(health_pb2_grpc.HealthServicer):
         #: are the more it costs, and anybody may watch.
         self._watched = (0.0, False)
 
-    async def Check(self, request: Any, context: Any) -> Any:
-        status = self._status(request.service)
-        if status == Status.Value("SERVICE_UNKNOWN"):
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service or model {request.service[:200]!r}")
-        return health_pb2.HealthCheckResponse(status=status)
+    def methods(self) -> dict[bytes, Method]:
+        """Both methods by their paths."""
+        return {
+            b"/grpc.health.v1.Health/Check": Method(self.check),
+            b"/grpc.health.v1.Health/Watch": Method(self.watch, unary=False),
+        }
 
-    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
+    async def check(self, call: Call, message: Message) -> list[Body] | None:
+        service = _asked(message)
+        status = self._status(service)
+        if status == UNKNOWN:
+            call.fail(NotFound(f"there is no service or model {service[:200]!r}"), counted=False)
+            return None
+        return _answer(status)
+
+    async def watch(self, call: Call) -> None:
         """The status now, and each time that it has changed, until the client leaves."""
-        before = None
-        while True:
-            status = self._watched_status(request.service)
+        message = await call.next_message()
+        if message is None:
+            return
+        service, before = _asked(message), None
+        message.release()
+        while not call.closed:
+            status = self._watched_status(service)
             if status != before:
                 before = status
-                yield health_pb2.HealthCheckResponse(status=status)
+                await call.write(_answer(status))
             await asyncio.sleep(WATCH_INTERVAL)
 
-    def _watched_status(self, service: str) -> Any:
+    def _watched_status(self, service: str) -> str:
         if service not in _SERVER:
             return self._status(service)
         until, ready = self._watched
         if until < time.monotonic():
             ready = self._registry.readiness().ready
             self._watched = (time.monotonic() + WATCH_INTERVAL / 2, ready)
-        return Status.Value("SERVING" if ready else "NOT_SERVING")
+        return "SERVING" if ready else "NOT_SERVING"
 
-    def _status(self, service: str) -> Any:
+    def _status(self, service: str) -> str:
         if service == LIVENESS:
             ready = True
         elif service in _SERVER:
@@ -71,5 +86,17 @@ class Health(health_pb2_grpc.HealthServicer):
             try:
                 ready = self._registry.find(service).ready
             except NotFound:
-                return Status.Value("SERVICE_UNKNOWN")
-        return Status.Value("SERVING" if ready else "NOT_SERVING")
+                return UNKNOWN
+        return "SERVING" if ready else "NOT_SERVING"
+
+
+def _asked(message: Message) -> str:
+    """Raises InvalidRequest, or why the message was refused."""
+    if message.refused is not None:
+        raise message.refused
+    request: Any = parse(_Request, message.bytes())
+    return str(request.service)
+
+
+def _answer(status: str) -> list[Body]:
+    return whole(_Response(status=_STATUS[status].number))

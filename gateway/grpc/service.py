@@ -1,7 +1,7 @@
 """inference.GRPCInferenceService: the V2 protocol over gRPC, with the same answers and errors as over REST.
 
-`handlers` makes gRPC's table of methods from the protocol's own description; inference is in `inference.py`. Messages
-come in and go out as bytes: so one that cannot be parsed is answered like any other mistake of a client. Started by
+`methods` makes gRPC's table of methods from the protocol's own description; inference is in `inference.py`. Messages
+come in and go out as bytes: so one that cannot be parsed is answered like any other mistake of a client. Made by
 `server.py`.
 """
 
@@ -10,19 +10,20 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import grpc
 from google.protobuf.json_format import ParseDict
-from google.protobuf.message import Message
+from google.protobuf.message import Message as Protobuf
 
+from ...protocol.codec import Body
 from ...protocol.errors import NotFound, TooLarge
 from ..dataplane.control import Control, Operator
 from ..dataplane.descriptions import SCHEDULE_POLICY, Descriptions
 from ..dataplane.inference import Inference
 from ..dataplane.statistics import statistics
 from ..telemetry.counters import Counters
-from .call import Context, abort, approach, aside, parse
+from .call import Call, Method, parse, whole
 from .generated import open_inference_pb2 as pb
 from .inference import GrpcInference
+from .message import Message
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 #: Bytes of a message that only has a few names and settings in it.
@@ -43,7 +44,6 @@ class InferenceService:
         """`control`: the door to loads and unloads, perhaps closed."""
         self._about = about
         self._registry = about.registry
-        self._counters = counters
         self._control = control
         self._inference = GrpcInference(inference, counters)
 
@@ -98,31 +98,24 @@ class InferenceService:
 
     # ---- gRPC's table ----------------------------------------------------------------------------
 
-    def handlers(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
-        """Every method of the service by its name."""
-        found: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            "ModelInfer": grpc.unary_unary_rpc_method_handler(self._inference.infer),
-            "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self._inference.stream),
-        }
+    def methods(self) -> dict[bytes, Method]:
+        """Every method of the service by its path."""
+        found = {"ModelInfer": Method(self._inference.infer), "ModelStreamInfer": Method(self._inference.stream, False)}
         for method in SERVICE.methods:
             if method.name not in found:
                 name = "".join(f"_{each.lower()}" if each.isupper() else each for each in method.name)[1:]
                 kind, answer = getattr(pb, method.input_type.name), getattr(self, name)
-                handler = self._on_bytes(kind, answer, changes=method.name in CONTROL)
-                found[method.name] = grpc.unary_unary_rpc_method_handler(handler)
-        return found
+                found[method.name] = Method(self._on_bytes(kind, answer, changes=method.name in CONTROL))
+        return {f"/{SERVICE.full_name}/{name}".encode(): method for name, method in found.items()}
 
-    def _on_bytes(self, kind: type[Message], answer: Callable[..., Awaitable[Message]], *, changes: bool) -> Any:
-        """`answer` from and to bytes; what it raises ends the call. One that `changes` the server wants an operator."""
+    def _on_bytes(self, kind: type[Protobuf], answer: Callable[..., Awaitable[Protobuf]], *, changes: bool) -> Any:
+        """`answer` from and to bytes. One that `changes` the server wants an operator."""
 
-        async def guarded(message: bytes, context: Context) -> bytes:
-            try:
-                operator = (self._control.admit(approach(context)),) if changes else ()
-                if len(message) > SMALL_MESSAGE:
-                    raise TooLarge(f"a {kind.DESCRIPTOR.name} has {SMALL_MESSAGE} bytes at most: it holds a few names")
-                request = await aside(len(message), parse, kind, message)
-                return (await answer(request, *operator)).SerializeToString()
-            except Exception as error:
-                await abort(context, error, self._counters)
+        async def answered(call: Call, message: Message) -> list[Body]:
+            operator = (self._control.admit(call.approach()),) if changes else ()
+            if message.refused is not None or len(message) > SMALL_MESSAGE:
+                raise TooLarge(f"a {kind.DESCRIPTOR.name} has {SMALL_MESSAGE} bytes at most: it holds a few names")
+            request = parse(kind, message.bytes())
+            return whole(await answer(request, *operator))
 
-        return guarded
+        return answered

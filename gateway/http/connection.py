@@ -20,14 +20,19 @@ from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, InvalidU
 
 from ...protocol.errors import ServingError
 from ...protocol.statuses import CLIENT_GONE
+from ..system.crowd import FOR_PROBES
 from .bodies import BrokenBody
-from .crowd import FOR_PROBES
 from .errors import GIVEN_ID, X_REQUEST_ID, error_response, request_id, v2_error
 from .refusals import Refusals, of_head, too_large
 
 log = logging.getLogger("modelhub.http")
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+#: Takes a connection over, with what has been read of it.
+TakesOver = Callable[[asyncio.Transport, bytes], None]
+
+#: How every connection of HTTP/2 begins.
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 #: Seconds that an idle connection is kept: longer than the load balancers in front do (up to 600 s), so that
 #: none of them sends a request into a connection that is being closed.
@@ -120,6 +125,29 @@ class V2Protocol(web.RequestHandler):
     _head_size = _head_most = 0
     _body: Any = None
     _refused = False
+    #: Who speaks HTTP/2; what came first, as long as it may be that.
+    _http2: TakesOver | None = None
+    _first = b""
+
+    def look_first(self, http2: TakesOver) -> None:
+        """Before the first byte: a connection that begins with HTTP/2's preface is not this protocol's."""
+        self._http2 = http2
+        self.data_received = self._first_received  # type: ignore[method-assign]
+
+    def _first_received(self, data: bytes) -> None:
+        transport, http2 = self.transport, self._http2
+        self._first = data = self._first + data
+        if transport is None or http2 is None or (len(data) < len(PREFACE) and PREFACE.startswith(data)):
+            return
+        self._first = b""
+        del self.data_received
+        if data.startswith(PREFACE):
+            self.transport = None  # or it would be closed
+            self.connection_lost(None)
+            http2(transport, data)
+        else:
+            transport.set_protocol(self)  # uvloop knows the method by heart
+            self.data_received(data)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)

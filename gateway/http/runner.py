@@ -8,8 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
-from .connection import KEEP_ALIVE, TOO_MANY, V2Protocol, guard
-from .crowd import Crowd, Readers
+from ..system.crowd import Crowd, Readers
+from .connection import KEEP_ALIVE, TOO_MANY, TakesOver, V2Protocol, guard
 from .match_cache import MatchCache
 from .refusals import Refusals
 
@@ -22,17 +22,20 @@ def make_runner(
     count: Callable[[int], None],
     write_timeout: float = 60.0,
     max_headers: int = 64 << 10,
+    http2: TakesOver | None = None,
 ) -> HttpRunner:
     """The server of an application of ours; sites are started on it after `setup()`.
 
     `grace`: seconds that its requests have at the end. `count` is told the status of each error. `write_timeout`:
     seconds that a client may read nothing of its answer. `max_headers`: bytes of a request's first line and headers.
+    `http2` is given the connections that speak it.
     """
     return HttpRunner(
         app,
         limit=max_connections,
         count=count,
         write_timeout=write_timeout,
+        http2=http2,
         access_log=None,
         auto_decompress=False,  # a worker inflates, within its limit: a bomb hurts its own model only
         handler_cancellation=True,  # a client that leaves takes its request along
@@ -49,6 +52,7 @@ class _Server(web.Server):
     crowd: Crowd
     refusals: Refusals
     watching: asyncio.Task[None]
+    http2: TakesOver | None = None
     ending = False
 
     def let_go(self) -> None:
@@ -61,6 +65,8 @@ class _Server(web.Server):
     def __call__(self) -> V2Protocol:
         made = V2Protocol(self, loop=self._loop, **self._kwargs)
         made.refusals = self.refusals
+        if self.http2 is not None:
+            made.look_first(self.http2)
         return made
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
@@ -85,12 +91,20 @@ class HttpRunner(web.AppRunner):
     """Serves an application with `guard` round it and V2Protocol below it."""
 
     def __init__(
-        self, app: web.Application, *, limit: int, count: Callable[[int], None], write_timeout: float, **more: object
+        self,
+        app: web.Application,
+        *,
+        limit: int,
+        count: Callable[[int], None],
+        write_timeout: float,
+        http2: TakesOver | None,
+        **more: object,
     ) -> None:
         super().__init__(app, **more)  # type: ignore[arg-type]
         self._limit = limit
         self._write_timeout = write_timeout
         self._count = count
+        self._http2 = http2
 
     async def _make_server(self) -> web.Server:
         inner = await super()._make_server()
@@ -104,6 +118,7 @@ class HttpRunner(web.AppRunner):
         )
         connections: Any = server._connections
         server.refusals = refusals
+        server.http2 = self._http2
         server.crowd = Crowd(connections, self._limit)
         readers = Readers(connections, self._write_timeout)
         server.watching = asyncio.create_task(readers.watch(), name="clients that do not read")

@@ -16,7 +16,7 @@ from modelhub.serving.gateway.dataplane.control import Control
 from modelhub.serving.gateway.dataplane.descriptions import Descriptions
 from modelhub.serving.gateway.dataplane.inference import Inference
 from modelhub.serving.gateway.grpc.generated import open_inference_pb2 as pb
-from modelhub.serving.gateway.grpc.server import listening
+from modelhub.serving.gateway.grpc.server import GrpcPort, listening
 from modelhub.serving.gateway.models.registry import Registry
 from modelhub.serving.gateway.security.guard import guard_of
 from modelhub.serving.gateway.telemetry.counters import Counters
@@ -46,7 +46,12 @@ class Outcome(NamedTuple):
 
 
 class GrpcFront:
-    def __init__(self, channel: grpc.aio.Channel, counters: Counters, budget: Budget, operators: Nothing) -> None:
+    port: GrpcPort
+
+    def __init__(
+        self, address: str, channel: grpc.aio.Channel, counters: Counters, budget: Budget, operators: Nothing
+    ) -> None:
+        self.address = address
         self.channel = channel
         self.operators = operators
         self.counters = counters
@@ -105,4 +110,6 @@ async def grpc_serving(
         listening(server, Inference(registry, budget), about, counters, control) as port,
         grpc.aio.insecure_channel(port.address) as channel,
     ):
-        yield GrpcFront(channel, counters, budget, operators)
+        front = GrpcFront(port.address, channel, counters, budget, operators)
+        front.port = port
+        yield front

@@ -325,7 +325,6 @@ REFUSED: dict[str, list[bytes]] = {
     "no HTTP": [b"hello\r\n\r\n"],
     "TLS": [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500) + b"\r\n\r\n"],
     "ZeroMQ": [b"\xff\0\0\0\0\0\0\0\x01\x7f\r\n\r\n"],
-    "HTTP/2": [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"],
     "a version of the future": [b"POST / HTTP/7.0\r\nHost: x\r\n\r\n"],
     "no host": [b"POST / HTTP/1.1\r\n\r\n"],
     "a zero byte in the path": [head(LENGTH, path="/v2/\0")],

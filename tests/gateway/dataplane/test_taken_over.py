@@ -60,8 +60,9 @@ async def test_while_a_large_grpc_message_is_converted(
 
     to_wire = inference.to_wire
     monkeypatch.setattr(inference, "to_wire", converted)
-    request = pb.ModelInferRequest(model_name="iris", model_version=named, raw_input_contents=[bytes(LARGE)])
-    request.inputs.add(name="x", datatype="UINT8", shape=[LARGE])
+    request = pb.ModelInferRequest(model_name="iris", model_version=named)
+    tensor = request.inputs.add(name="x", datatype="BOOL", shape=[LARGE])
+    tensor.contents.bool_contents.extend([True] * LARGE)  # raw contents are not converted at all
     async with grpc_serving(old) as front:
         assert (await front.infer(request, of_mine="1")).code == "OK"
     assert (len(old.asked), len(new.asked)) == (not follows, follows)

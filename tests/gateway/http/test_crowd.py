@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from modelhub.serving.gateway.http import crowd
+from modelhub.serving.gateway.system import crowd
 from modelhub.serving.protocol.limits import MAX_BEHIND
 from modelhub.serving.protocol.messages import ChunkReply, InferReply, InferRequest
 from support.http_front import Front, Model, read_answer, serving, to_bytes
