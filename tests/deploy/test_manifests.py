@@ -50,6 +50,5 @@ def test_the_arguments_of_the_runtimes_are_settings(tmp_path: Path) -> None:
             flags = dict(argument.removeprefix("--").split("=", 1) for argument in container["args"])
             settings = load("models:/any/1", flags=flags, environ={"MODEL_NAME": "wine"})
             ports = [port["containerPort"] for port in container["ports"]]
-            grpc = "grpc-v2" in runtime["spec"]["protocolVersions"]
-            assert ports == [settings.server.grpc_port if grpc else settings.server.port]
+            assert ports == [settings.server.port], "both protocols' port"
             assert container["readinessProbe"]["httpGet"]["port"] == settings.server.port
