@@ -27,8 +27,9 @@ HIGH_WATER, LOW_WATER = 256 << 10, 64 << 10
 #: Frames that bring nothing (empty ones, settings, pings, windows): so many, and so many more a second, and one for
 #: each so many bytes that are written.
 CREDIT, CREDIT_A_SECOND, BYTES_A_CREDIT = 2000.0, 200.0, 512
-#: What settings cost of it: they are answered; and what a call gives back.
-SETTINGS_COST, CREDIT_A_CALL = 10.0, 2.0
+#: What settings cost of it: they are answered; and what a call, and each message of an answer, gives back: clients open
+#: two windows for each message that they get, and ping to measure the line.
+SETTINGS_COST, CREDIT_A_CALL, CREDIT_AN_ANSWER = 10.0, 2.0, 4.0
 #: Seconds between two pings of a client that is sent nothing, and how often they may be fewer.
 PING_INTERVAL, PING_STRIKES = 9.0, 2
 #: Seconds that a new connection may take for its first settings.
@@ -198,6 +199,7 @@ class Connection(asyncio.BufferedProtocol):
     def flush_soon(self) -> None:
         """Once in this turn of the loop, whatever calls have to say."""
         self._sent_since_ping = True
+        self._credit += CREDIT_AN_ANSWER
         if not self._flushing:
             self._flushing = True
             self.loop.call_soon(self.flush)

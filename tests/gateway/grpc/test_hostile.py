@@ -122,6 +122,16 @@ async def test_pings_of_a_client_that_keeps_alive_are_fine_and_more_are_not() ->
         assert (await eager.goaway()).code == CALM
 
 
+async def test_a_client_that_opens_its_windows_for_every_answer_is_fine() -> None:
+    window = struct.pack(">I", 200)
+    async with grpc_serving(Model(answering=answering)) as front, peer(front.address) as client:
+        client.send(request(1, f"{SERVICE}/ModelStreamInfer"))
+        for _ in range(2500):
+            opened = [frame(http2.WINDOW_UPDATE, 0, stream, window) for stream in (0, 1)]
+            client.send(frame(DATA, 0, 1, WHOLE), *opened, frame(http2.PING, payload=bytes(8)))
+            await client.until(DATA, 1)
+
+
 async def test_a_client_that_takes_nothing_loses_its_calls_and_what_they_hold() -> None:
     async def large(request: InferRequest, body: Any) -> tuple[InferReply, Any]:
         output = {"name": "y", "shape": [1 << 20], "datatype": "UINT8", "parameters": {"binary_data_size": 1 << 20}}
