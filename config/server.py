@@ -56,13 +56,17 @@ class LogSettings(Section):
 
 
 class EnvironmentSettings(Section):
-    """When the environments of models are built."""
+    """When the environments of models are built, and what is imported there ahead."""
 
     build: Literal["on_start", "never"] = "on_start"
     """never: a model whose environment is not there FAILs with the command that builds it."""
 
     variables: Annotated[tuple[VariableName, ...], Listed] = ()
     """Names of environment variables that the requirements of every model may name as ${NAME}, beside its `env`."""
+
+    preload: Literal["learned", "known"] = "learned"
+    """What is imported before workers are forked: known, libraries known to be safe; learned, also what workers of the
+    same environment have imported of it."""
 
 
 class ServerSettings(Section):
@@ -150,7 +154,7 @@ class ServerSettings(Section):
     """Level and format of the log."""
 
     environments: EnvironmentSettings = EnvironmentSettings()
-    """When the environments of models are built."""
+    """When the environments of models are built, and what is imported there ahead."""
 
     @model_validator(mode="after")
     def _consistent(self) -> ServerSettings:

@@ -269,7 +269,8 @@ async def _parts(settings: Settings, script: Script | None, display: Display, bu
             stack.push_async_callback(made.close)
             return made
 
-        local = place(ForkServers(environ, runtime_dir))
+        learned = state_dir / "learned" if server.environments.preload == "learned" else None
+        local = place(ForkServers(environ, runtime_dir, learned))
         limit = await asyncio.to_thread(default_worker_limit)
         log.info("a worker may use %s of memory where limits.memory says nothing else", human_size(limit))
         preparation = Preparation(

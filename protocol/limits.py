@@ -21,6 +21,9 @@ TITLE_ROOM = "-" * 200
 #: Bytes of a stream that a worker sends before its client has taken them; then it waits.
 MAX_BEHIND = 16 << 20
 
+#: Modules that a fork server is asked to import because workers did, characters of a name, and of all: one message.
+MAX_MODULES, MAX_MODULE_NAME, MAX_MODULE_NAMES = 3000, 200, 150_000
+
 # ---- batches -------------------------------------------------------------------------------------
 
 #: Rows of a batch at most, unless the entry says otherwise.

@@ -170,6 +170,7 @@ class StatsReply(Message):
     type: ClassVar[str] = "stats_reply"
     stats: Dict[str, Any] = field(default_factory=dict)
     metrics: bytes = b""
+    imported: List[str] = field(default_factory=list)  # modules of its environment, since it was forked or last told
 
 
 # ---- gateway -> fork server ----------------------------------------------------------------------
@@ -180,6 +181,14 @@ class PreloadRequest(Message):
     """Import these modules now, prime these flavours, freeze: later forks are warm."""
 
     type: ClassVar[str] = "preload"
+    modules: List[str] = field(default_factory=list)
+
+
+@dataclass
+class LearnRequest(Message):
+    """Import these too, one by one, which workers have imported, and freeze."""
+
+    type: ClassVar[str] = "learn"
     modules: List[str] = field(default_factory=list)
 
 
@@ -224,6 +233,24 @@ class StartedReply(Message):
     preload_ns: int = 0
     tasks: int = 1  # of /proc/self/task; more than one makes forking unsafe
     error: str = ""
+    identity: str = ""  # of its environment, by what is installed
+
+
+@dataclass
+class ImportingReply(Message):
+    """It is about to import this one of a LearnRequest."""
+
+    type: ClassVar[str] = "importing"
+    module: str = ""
+
+
+@dataclass
+class LearnedReply(Message):
+    """A LearnRequest is done, or ended with the module after which this process must not be forked any more."""
+
+    type: ClassVar[str] = "learned"
+    refused: Dict[str, str] = field(default_factory=dict)  # modules that must not be asked for again, and why
+    spoilt: str = ""
 
 
 @dataclass
@@ -234,6 +261,7 @@ class ForkedReply(Message):
     start: str = FORK  # how it was really started
     why: str = ""  # the reason when that differs from what was asked
     error: str = ""  # it could not be started at all
+    refused: List[str] = field(default_factory=list)  # modules of a LearnRequest that are the reason of `why`
 
 
 @dataclass

@@ -108,6 +108,18 @@ def children(parent: int) -> Set[int]:
     return {pid for pid, facts in all_processes().items() if facts.parent == parent and not facts.zombie}
 
 
+def own_children() -> Set[int]:
+    """The processes that this one is the parent of, those that have ended included."""
+    found: Set[int] = set()
+    try:
+        for task in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{task}/children", "rb") as file:
+                found.update(map(int, file.read().split()))
+    except OSError:  # a kernel without that file
+        return children(os.getpid())
+    return found
+
+
 def session_members(session: int) -> List[int]:
     """The living processes of a session."""
     return [pid for pid, facts in all_processes().items() if facts.session == session and not facts.zombie]

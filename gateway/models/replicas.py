@@ -121,6 +121,9 @@ class Replicas:
             self._corrected = text
             self._life.log.warning("%s: %s", self._life.label, text)
 
+    def replica_imported(self, replica: Replica, modules: list[str]) -> None:
+        replica.place.learn(replica.plan.environment, modules, again=self._life.on_demand)
+
     def replica_failed(self, replica: Replica, reason: str) -> float | None:
         """Seconds after which it may try again, beside others; None: there are none, this version has failed."""
         self.last_end = reason

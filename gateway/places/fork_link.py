@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 from collections import deque
+from collections.abc import Callable
 
 from ...protocol.codec import decode, encode
 from ...protocol.errors import LoadError
@@ -16,7 +17,10 @@ from ...protocol.messages import (
     ExitedReply,
     ForkedReply,
     ForkRequest,
+    ImportingReply,
     KillRequest,
+    LearnedReply,
+    LearnRequest,
     Message,
     PingRequest,
     PreloadRequest,
@@ -65,6 +69,15 @@ class ForkServerLink:
         self._workers: dict[str, WorkerProcess] = {}
         self._unsent: deque[tuple[bytes, list[int]]] = deque()
         self._preloaded: deque[asyncio.Future[StartedReply]] = deque()
+        self._learns: asyncio.Future[LearnedReply] | None = None
+        #: The module of a LearnRequest that it imports, or has imported last.
+        self.importing = ""
+        #: No worker is started by it any more: it ends when its last one has.
+        self.leaving = False
+        #: When its last worker ended, or it began; of the event loop's clock.
+        self.idle_since = self._loop.time()
+        #: Told of modules that keep a worker from being forked, and why.
+        self.on_refused: Callable[[list[str], str], None] = lambda modules, why: None
         #: When it was asked whether it is there, and has not answered anything since; None: it has.
         self._asked: float | None = None
 
@@ -87,7 +100,12 @@ class ForkServerLink:
     def imports(self) -> bool:
         """It was asked for something that may take it long: to import, or to start a worker."""
         starting = any(not worker.started.done() for worker in self._workers.values())
-        return starting or any(not each.done() for each in self._preloaded)
+        return starting or self._learns is not None or any(not each.done() for each in self._preloaded)
+
+    @property
+    def idle(self) -> bool:
+        """It has no worker, and starts none."""
+        return not self._workers and not self.imports
 
     async def preload(self, modules: list[str]) -> StartedReply:
         """Import modules in the fork server. Raises StarterEnded when it ends meanwhile."""
@@ -96,6 +114,17 @@ class ForkServerLink:
         self._preloaded.append(future)
         self.send(PreloadRequest(modules=modules))
         return await future
+
+    async def learn(self, modules: list[str]) -> LearnedReply:
+        """Import modules in the fork server, one by one: `importing` says which. Raises StarterEnded."""
+        self._check_open()
+        future: asyncio.Future[LearnedReply] = self._loop.create_future()
+        self._learns = future
+        self.send(LearnRequest(modules=modules))
+        try:
+            return await future
+        finally:
+            self._learns = None
 
     async def fork(self, spec: WorkerSpec, log_fd: int, start: str, preload: list[str]) -> WorkerProcess:
         """Start a worker. Raises LoadError when no process could be started, StarterEnded when another may do it."""
@@ -179,13 +208,20 @@ class ForkServerLink:
                 return
             worker.pid, worker.start, worker.why = message.pid, message.start, message.why
             worker.started.set_result(None)
+            if message.refused:
+                self.on_refused(message.refused, message.why)
         elif isinstance(message, ExitedReply):
             worker = self._workers.pop(message.token)
+            self.idle_since = self._loop.time()
             worker.exited.set_result(WorkerExit(message.code, message.signal, message.max_rss))
         elif isinstance(message, StartedReply):
             future = self._preloaded.popleft()
             if not future.done():
                 future.set_result(message)
+        elif isinstance(message, ImportingReply):
+            self.importing = message.module
+        elif isinstance(message, LearnedReply) and self._learns is not None and not self._learns.done():
+            self._learns.set_result(message)
 
     def _on_end(self) -> None:
         """The other end is closed: the process is gone or about to be, and by the kernel's hand its workers with it."""
@@ -220,6 +256,8 @@ class ForkServerLink:
             if not future.done():
                 future.set_exception(StarterEnded(lost + self._last_words()))
         self._preloaded.clear()
+        if self._learns is not None and not self._learns.done():
+            self._learns.set_exception(StarterEnded(lost + self._last_words()))
         self.ended.set()
 
     def read_memory(self) -> Memory:
@@ -231,7 +269,7 @@ class ForkServerLink:
         return cpu_seconds(self.pid)
 
     def _check_open(self) -> None:
-        if self.closed:
+        if self.closed or self.leaving:
             raise StarterEnded(f"could not be started: the fork server of {self.environment.label} has just ended")
 
     async def _how_it_ended(self) -> str:

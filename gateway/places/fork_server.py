@@ -19,9 +19,11 @@ from ...protocol.errors import LoadError
 from ...protocol.limits import MAX_FORK_MESSAGE, TITLE_ROOM
 from ..environments.environments import Environment
 from ..system.processes import cpu_seconds, stopped
+from ..system.timeouts import timeout
 from .fork_link import ForkServerLink
+from .learned import Learned
 from .output import OutputReader, output_log
-from .place import WorkerExit
+from .place import StarterEnded, WorkerExit
 
 log = logging.getLogger("modelhub.workers")
 
@@ -36,6 +38,10 @@ LOOK_EVERY = 1.0
 STOPPED_FOR = 3.0
 SILENT_FOR = 30.0
 STUCK_FOR = 300.0
+#: Seconds that it may take to import what workers of its environment did.
+LEARN_FOR = 120.0
+#: Seconds without a worker after which it ends; the next load starts another.
+IDLE_FOR = 600.0
 
 
 class ForkServer(ForkServerLink):
@@ -46,6 +52,13 @@ class ForkServer(ForkServerLink):
         self._environ = environ
         self._cwd = cwd
         self._why = ""
+        self._closing: asyncio.Task[None] | None = None
+        self.began = self._loop.time()
+        #: Of its environment, by what is installed there.
+        self.identity = ""
+        #: What is known to be worth importing there; None: nothing is learned.
+        self.learned: Learned | None = None
+        self._has: set[str] = set()
 
     async def start(self, modules: list[str]) -> None:
         """Start the process and wait until it has imported `modules`. Raises LoadError. Cancelled, it ends it again."""
@@ -82,7 +95,8 @@ class ForkServer(ForkServerLink):
             self._process.kill()
             await asyncio.shield(self.ended.wait())
             raise
-        self.python = reply.python
+        self.python, self.identity = reply.python, reply.identity
+        self._threaded = reply.tasks > 1
         log.info(
             "fork server of environment %s is up: Python %s, %.1f s",
             self.environment.label,
@@ -92,10 +106,60 @@ class ForkServer(ForkServerLink):
         if reply.error:
             log.warning("fork server of environment %s: %s", self.environment.label, reply.error)
 
+    @property
+    def lacks(self) -> bool:
+        """Whether another one, started now, would import more, or must not import what this one has."""
+        known = self.learned
+        return known is not None and (set(known.wanted) != self._has) and not self._threaded
+
+    async def import_learned(self, learned: Learned) -> bool:
+        """Import what workers of its environment did; false where it is of no use after that, and has to be closed.
+
+        What must not be imported again is noted.
+        """
+        self.learned, modules = learned, learned.wanted
+        if not modules or self._threaded:
+            return True
+        try:
+            async with timeout(LEARN_FOR):
+                reply = await self.learn(modules)
+        except (StarterEnded, asyncio.TimeoutError) as error:
+            why = "takes too long to import" if not isinstance(error, StarterEnded) else "ended the fork server"
+            self._end_now()
+            self._spoils(self.importing or modules[0], why)
+            return False
+        learned.refuse({name: why for name, why in reply.refused.items() if name != reply.spoilt})
+        if reply.spoilt:
+            self._spoils(reply.spoilt, reply.refused.get(reply.spoilt, ""))
+            return False
+        self._has = set(learned.wanted)
+        return True
+
+    def _spoils(self, module: str, why: str) -> None:
+        """`module` is in the list that it was to import, or the first of it: what it says may be anything."""
+        assert self.learned is not None
+        modules = self.learned.wanted
+        at = modules.index(module) if module in modules else 0
+        log.warning(
+            "fork server of environment %s: %s is left to its workers: %s", self.environment.label, modules[at], why
+        )
+        self.learned.spoils(modules[at], why, modules[:at])
+
+    def leave(self) -> None:
+        """Start no worker any more, and end when the last one has."""
+        self.leaving = True
+        if self.idle and self._closing is None and not self.closed:
+            self._closing = asyncio.create_task(self.close(), name=f"close fork server {self.environment.label}")
+
     async def _watch(self) -> None:
         """End it when it is not there: nobody would hear of a worker's death, and nothing could be started or ended."""
         busy, busy_at = 0.0, self._loop.time()
         while not self.closed:
+            if not self.leaving and self.idle and self._loop.time() - self.idle_since > IDLE_FOR:
+                log.info("fork server of environment %s ends: it has no worker", self.environment.label)
+                self.leaving = True
+            if self.leaving:
+                self.leave()
             silent = self.ping()
             if silent >= STOPPED_FOR:
                 halted, used = await asyncio.to_thread(self._look)

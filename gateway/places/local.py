@@ -35,6 +35,7 @@ class Servers(Protocol):
     """Who starts the processes: `ForkServers`, or a `ScriptServer`."""
 
     def want(self, environment: Environment, modules: Sequence[str]) -> None: ...
+    def learn(self, environment: Environment, modules: Iterable[str], *, again: bool) -> None: ...
     async def get(self, environment: Environment) -> ForkServerLink: ...
     def running(self) -> Sequence[ForkServerLink]: ...
     async def close(self) -> None: ...
@@ -123,6 +124,9 @@ class LocalPlace:
 
     def want(self, environment: Environment, modules: Sequence[str]) -> None:
         self._servers.want(environment, modules)
+
+    def learn(self, environment: Environment, modules: Sequence[str], *, again: bool) -> None:
+        self._servers.learn(environment, modules, again=again)
 
     async def start(self, order: WorkerOrder) -> StartedWorker:
         self._endpoint()

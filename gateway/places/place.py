@@ -125,6 +125,9 @@ class Place(Protocol):
     def want(self, environment: Environment, modules: Sequence[str]) -> None:
         """A model of this environment is about to be loaded, and would like these imported."""
 
+    def learn(self, environment: Environment, modules: Sequence[str], *, again: bool) -> None:
+        """A worker of this environment has imported these, which lie in it; `again`: its model comes and goes."""
+
     async def start(self, order: WorkerOrder) -> StartedWorker:
         """Start a worker. Raises LoadError where no process can be started, StarterEnded where another try may do."""
 

@@ -68,6 +68,7 @@ class Owner(Protocol):
     def replica_may_return(self, replica: Replica) -> bool: ...
     def replica_traceback(self, replica: Replica, text: str) -> None: ...
     def replica_corrected(self, replica: Replica, text: str) -> None: ...
+    def replica_imported(self, replica: Replica, modules: list[str]) -> None: ...
 
 
 class Replica:
@@ -331,6 +332,8 @@ class Replica:
 
     def _take_metrics(self, reply: StatsReply) -> None:
         self.own_metrics, self.batching = said.metrics_of(reply), said.batching_of(reply)
+        if imported := said.imported_of(reply):
+            self._owner.replica_imported(self, imported)
         if self._asked is not None and not self._asked.done():
             self._asked.set_result(None)
         self._asked = None

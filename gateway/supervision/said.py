@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from ...protocol.errors import LoadError
-from ...protocol.limits import MAX_CREDITS
+from ...protocol.limits import MAX_CREDITS, MAX_MODULES
 from ...protocol.messages import InferReply, ReadyReply, StatsReply
 
 #: Bytes of its metadata, and of its own metrics; facts of its batching.
@@ -82,6 +82,11 @@ def batching_of(said: StatsReply) -> dict[str, Any]:
         for name, value in facts
         if isinstance(name, str) and (value is None or isinstance(value, (str, int, float, bool)))
     }
+
+
+def imported_of(said: StatsReply) -> list[str]:
+    """Names of modules that it has imported of its environment."""
+    return [name[:MAX_TEXT] for name in said.imported[:MAX_MODULES] if isinstance(name, str)]
 
 
 def metrics_of(said: StatsReply) -> bytes:

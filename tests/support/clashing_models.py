@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
+
+from .environments import make_environment
 
 #: Names of our folders, and the most common name there is.
 NAMES = ("config", "workers", "protocol", "gateway", "utils")
@@ -69,13 +70,4 @@ def save_model_with_clashing_code(folder: Path, target: Path, own: int) -> Path:
 
 def make_environment_with_old_sdk(folder: Path) -> Path:
     """A venv with everything that the tests' own one has, without modelhub.serving, and with another `modelhub`."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, stdin=subprocess.DEVNULL)
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    site = folder / "lib" / version / "site-packages"
-    # a .pth file in a folder that is named by another is not read: no editable installation comes along
-    (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    for name, text in _OLD_SDK.items():
-        file = site / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    return folder
+    return make_environment(folder, _OLD_SDK)

@@ -32,6 +32,7 @@ from ...protocol.messages import (
 from ...protocol.worker_spec import WorkerSpec
 from ..model.served import Served
 from .batching import Batching
+from .imported import Imported
 from .link import Link
 from .model_metrics import model_metrics
 from .patience import Patience
@@ -51,6 +52,7 @@ class Loop:
         self._model = model
         self._runner = Runner(model, self._batching, spec.concurrency)
         self._journal = Journal(spec.journal)
+        self._imported = Imported(spec)
         self._held: Deque[Held] = deque()
         #: What `_gather` has taken out of it, and not decided on: the group, and the others.
         self._picked: Tuple[List[Held], List[Held]] = ([], [])
@@ -109,7 +111,7 @@ class Loop:
             elif isinstance(message, StatsRequest):
                 batching = {**self._batching.state(), "waits_for_returning_clients": self._patience.waits}
                 stats = {"served": self._runner.served, "batching": batching}
-                self._replies.append((StatsReply(stats=stats, metrics=model_metrics()), b""))
+                self._replies.append((StatsReply(stats, model_metrics(), self._imported.news()), b""))
         return len(arrived)
 
     def _stream(self, held: Held) -> None:

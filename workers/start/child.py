@@ -13,12 +13,13 @@ import random
 import signal
 import sys
 import traceback
-from typing import List
+from typing import Dict, List
 
 import msgpack
 
 from ...protocol.worker_spec import WorkerSpec
 from .. import linux
+from ..loop import imported
 
 #: The kernel ends workers first when memory runs out, then fork servers, then the gateway.
 OOM_SCORE = 800
@@ -29,8 +30,13 @@ def title(spec: WorkerSpec) -> str:
     return f"modelhub: worker {spec.name}/{spec.version}{replica}"
 
 
-def main_forked(spec: WorkerSpec, log_fd: int, close: List[int], parent: int) -> int:
-    """In the child, right after the fork. `close`: the fork server's own descriptors."""
+def main_forked(spec: WorkerSpec, log_fd: int, close: List[int], parent: int, variables: Dict[str, str]) -> int:
+    """In the child, right after the fork.
+
+    `close`: the fork server's own descriptors; `variables`: what imports there have set, where the worker's own say
+    nothing else.
+    """
+    imported.born()
     os.setsid()
     linux.die_with_parent(parent)
     for descriptor in close:
@@ -46,7 +52,7 @@ def main_forked(spec: WorkerSpec, log_fd: int, close: List[int], parent: int) ->
     os.dup2(log_fd, 2)
     os.close(log_fd)
     os.environ.clear()
-    os.environ.update(spec.env)
+    os.environ.update({**variables, **spec.env})
     random.seed()
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()

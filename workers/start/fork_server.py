@@ -29,7 +29,9 @@ from ...protocol.messages import (
     ExitedReply,
     ForkedReply,
     ForkRequest,
+    ImportingReply,
     KillRequest,
+    LearnRequest,
     Message,
     PingReply,
     PingRequest,
@@ -39,6 +41,7 @@ from ...protocol.messages import (
 from ...protocol.worker_spec import WorkerSpec
 from .. import linux
 from . import child, priming
+from .learned import Learned, identity
 
 OOM_SCORE = 400
 _BOOTSTRAP = os.path.join(sys.modules["modelhub.serving.workers"].__path__[0], "bootstrap.py")
@@ -55,6 +58,7 @@ class ForkServer:
         self._parent = os.getppid()
         self._workers: Dict[int, str] = {}  # pid -> token
         self._imported: Set[str] = set()
+        self._learned = Learned()
         self._own: Set[int] = set()
         self._wake, wake_end = socket.socketpair()
         self._wake.setblocking(False)
@@ -71,11 +75,7 @@ class ForkServer:
         linux.become_subreaper()
         linux.set_oom_score(OOM_SCORE)
         linux.set_title(f"modelhub: fork server (Python {sys.version_info[0]}.{sys.version_info[1]})")
-        signal.signal(signal.SIGTERM, self._on_sigterm)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(self._wake_end.fileno(), warn_on_full_buffer=False)
+        self._take_signals()
         poller = select.poll()
         poller.register(self._socket, select.POLLIN)
         poller.register(self._wake, select.POLLIN)
@@ -91,6 +91,13 @@ class ForkServer:
             pass
         self._end_all()
         return 0
+
+    def _take_signals(self) -> None:
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake_end.fileno(), warn_on_full_buffer=False)
 
     def _on_sigterm(self, *_: object) -> None:
         """The loop looks at it, woken by the signal. Raised only where the loop may not come round for long.
@@ -140,8 +147,11 @@ class ForkServer:
                         preload_ns=time.monotonic_ns() - started,
                         tasks=linux.tasks(),
                         error=error,
+                        identity=identity(),
                     )
                 )
+            elif isinstance(message, LearnRequest):
+                self._learn(message.modules)
 
     def _send(self, message: Message) -> None:
         try:
@@ -173,10 +183,28 @@ class ForkServer:
         gc.freeze()
         return "; ".join(problems)
 
+    def _learn(self, modules: List[str]) -> None:
+        self._importing = True
+        try:
+            reply = self._learned.take(modules, lambda name: self._send(ImportingReply(module=name)))
+        finally:
+            self._importing = False
+        self._take_signals()  # whatever handlers those have set
+        with contextlib.suppress(OSError):
+            os.chdir(self._folder)
+        gc.collect()
+        gc.freeze()
+        self._send(reply)
+
     # ---- workers ------------------------------------------------------------------------------
 
     def _start(self, request: ForkRequest, log_fd: int) -> None:
         start, why = request.start, ""
+        spec = WorkerSpec.from_wire(request.spec)
+        refused: List[str] = []
+        if start == FORK:
+            why, refused = self._learned.conflicts(spec)
+            start = SPAWN if why else FORK
         if start == FORK:
             problem = self._preload(request.preload)
             if problem:
@@ -185,7 +213,6 @@ class ForkServer:
             if count > 1:
                 start = SPAWN
                 why = f"the fork server has {count} tasks, and forking a process with threads is unsafe"
-        spec = WorkerSpec.from_wire(request.spec)
         if not self._workers:
             linux.die_with_parent(self._parent, signal.SIGTERM)  # there is something to end before the own end
         try:
@@ -194,7 +221,7 @@ class ForkServer:
             self._send(ForkedReply(token=request.token, error=f"no new process could be started: {error}"))
             return
         self._workers[pid] = request.token
-        self._send(ForkedReply(token=request.token, pid=pid, start=start, why=why))
+        self._send(ForkedReply(token=request.token, pid=pid, start=start, why=why, refused=refused))
 
     def _fork(self, spec: WorkerSpec, log_fd: int) -> int:
         parent = os.getpid()
@@ -212,7 +239,7 @@ class ForkServer:
         code = 70
         try:
             own = [self._socket.detach(), self._wake.detach(), self._wake_end.detach()]
-            code = child.main_forked(spec, log_fd, own, parent)
+            code = child.main_forked(spec, log_fd, own, parent, self._learned.variables)
         except SystemExit as exit_:
             code = exit_.code if isinstance(exit_.code, int) else 1
         except BaseException:
