@@ -99,12 +99,13 @@ def _plan(args: argparse.Namespace) -> int:
 async def plan_all(settings: Settings, state_dir: Path) -> Plan:
     """Read every model's requirements (fetching what is remote) and compare them."""
     planned: dict[str, Planned] = {}
-    uv = Uv()
+    uv, store = Uv(), environment_store(state_dir)
     models = await asyncio.to_thread(wanted_models, settings)
 
     async def one(wanted: Wanted, path: Path) -> None:
         spec = await asyncio.to_thread(read_spec, path, uv) if wanted.uri else None
-        planned[wanted.name] = Planned(wanted.name, wanted.environment, spec)
+        key = await asyncio.to_thread(store.key_of, spec.key) if spec is not None else ""
+        planned[wanted.name] = Planned(wanted.name, wanted.environment, spec, built=key)
 
     with display_on(sys.stderr) as display:
         failures = await for_each_model(settings, state_dir, models, display, one)

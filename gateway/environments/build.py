@@ -10,7 +10,7 @@ import asyncio
 import datetime
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ async def build_environment(
             report(f"environment {spec.label}: it does not import ({first_failure}); trying with {rescue}")
         try:
             await _install(spec, python, folder, uv, additions, flags, variables or {}, report)
-            mlflow = await _try_import(spec, folder, uv)
+            mlflow = await try_import(spec.libraries, folder, uv)
         except _ImportFails as error:
             first_failure = first_failure or error.last_line
             said = error.said
@@ -77,6 +77,7 @@ async def build_environment(
             "python_version": python.version,
             "requirements": [uv.mask(line.text) for line in spec.requirements],
             "mlflow": mlflow,
+            "libraries": list(spec.libraries),
             "rescue": rescue,
             "built_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         }
@@ -89,6 +90,11 @@ async def build_environment(
 
 class _ImportFails(UvFailed):
     """What was installed cannot be imported."""
+
+
+def rescues(spec: EnvironmentSpec) -> list[str]:
+    """What may be in the facts as `rescue` of an environment that is built for this model."""
+    return [rescue for rescue, _, _ in _attempts(spec)]
 
 
 def _attempts(spec: EnvironmentSpec) -> list[tuple[str, list[str], list[str]]]:
@@ -156,12 +162,12 @@ def _write_inputs(inputs: Path, lines: list[str], constraints: list[str], projec
         (inputs / "pyproject.toml").write_text(project)
 
 
-async def _try_import(spec: EnvironmentSpec, folder: Path, uv: Uv) -> str | None:
-    """MLflow's version, or None where there is no MLflow. Raises _ImportFails."""
+async def try_import(libraries: Sequence[str], folder: Path, uv: Uv) -> str | None:
+    """MLflow's version, or None where there is no MLflow. Raises UvFailed where it or a library is not imported."""
     names = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
     env = {name: os.environ[name] for name in names if name in os.environ}
     env.update(MLFLOW_DISABLE_TELEMETRY="true", MPLBACKEND="agg", TF_CPP_MIN_LOG_LEVEL="3")
-    command = [str(folder / "bin" / "python"), "-I", "-W", "ignore", "-c", _TRY_IMPORT, *spec.libraries]
+    command = [str(folder / "bin" / "python"), "-I", "-W", "ignore", "-c", _TRY_IMPORT, *libraries]
     try:
         said = await run_program(command, env=env, cwd=folder, mask=uv.mask, timeout=_IMPORT_SECONDS)
     except UvFailed as error:

@@ -17,13 +17,14 @@ from typing import Literal
 
 from ...protocol.errors import LoadError
 from ..system.single_flight import SingleFlight
-from .build import build_environment
+from .build import build_environment, rescues, try_import
 from .installed import Installed, OwnInstalled, unmet
 from .kit import build_kit, kit_key
 from .pythons import Interpreter, check_python, find_python, inspect_installed
+from .resolve import resolve
 from .spec import EnvironmentSpec, is_model, label_of, read_spec
 from .store import Finished, Store
-from .uv import Uv
+from .uv import Uv, UvFailed
 from .variables import granted
 
 #: uv is parallel by itself; more builds at once would only slow each other and the workers down.
@@ -34,7 +35,7 @@ _BUILDS_AT_ONCE = 2
 class Environment:
     """A Python to start workers with."""
 
-    #: "shared", the content hash of a built one, or "path:<hash of the path>".
+    #: "shared", the key of a built one, or "path:<hash of the path>".
     key: str
     #: The interpreter to start.
     python: Path
@@ -137,39 +138,73 @@ class Environments:
 
     async def _built(self, spec: EnvironmentSpec, names: Collection[str]) -> Environment:
         check_python(spec.python, "the model")
-        finished = await asyncio.to_thread(self._environments.find, spec.key)
+        finished = await asyncio.to_thread(self._found, spec.key)
         if finished is None:
             values = granted(spec.lines, self._variables.union(names), self._uv.environ)
             finished = await self._flights.run(spec.key, lambda progress: self._build(spec, values))
+        label = label_of(spec.python, finished.key)
         if finished.facts.get("mlflow") is None:
             wanted = f"mlflow=={spec.mlflow_version}" if spec.mlflow_version else "mlflow"
             raise LoadError(
-                f"the model's requirements do not name mlflow, so its environment {spec.label} cannot load it; add "
+                f"the model's requirements do not name mlflow, so its environment {label} cannot load it; add "
                 f"`{wanted}` to its requirements.txt (log it again), or set its `environment` to `shared` or a path"
             )
         version = str(finished.facts["python_version"])
         python = finished.path / "bin" / "python"
         kit = await self._kit(Interpreter(python, version))
-        return Environment(spec.key, python, version, kit, spec.label)
+        return Environment(finished.key, python, version, kit, label)
+
+    def _found(self, key: str) -> Finished | None:
+        """What is built for these requirements: under their own key, or with the packages that they come to."""
+        return self._environments.find(key) or self._environments.find_named(key)
 
     async def _build(self, spec: EnvironmentSpec, values: Mapping[str, str]) -> Finished:
+        """Build it, unless there is one of the same packages. It is found by its requirements' key from then on."""
         self._refuse_unless_building_is_allowed(f"environment {spec.label} is not built")
         async with self._slots:
             python = await find_python(spec.python, pythons=self._pythons, uv=self._uv)
-            loop = asyncio.get_running_loop()
-            began = loop.time()
-            try:
-                finished = await self._environments.build(
-                    spec.key,
-                    lambda folder: build_environment(spec, python, folder, self._uv, self._report, values),
-                    lambda: self._report(f"environment {spec.label}: another process is building it, waiting"),
-                )
-            except LoadError:
-                self._built_one("failed", loop.time() - began)
-                raise
-            self._built_one("built", loop.time() - began)
-            self._report(f"environment {spec.label}: ready after {loop.time() - began:.1f} s")
-            return finished
+            resolved = await resolve(spec, python, self._uv, values)
+            if resolved:
+                finished = await self._build_once(replace(spec, resolved=resolved), python, values)
+                if await self._serves(finished, spec):
+                    await asyncio.to_thread(self._environments.name, finished.key, spec.key)
+                    return finished
+            return await self._build_once(spec, python, values)
+
+    async def _build_once(self, spec: EnvironmentSpec, python: Interpreter, values: Mapping[str, str]) -> Finished:
+        there = await asyncio.to_thread(self._environments.find, spec.key)
+        if there is not None:
+            return there
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            finished = await self._environments.build(
+                spec.key,
+                lambda folder: build_environment(spec, python, folder, self._uv, self._report, values),
+                lambda: self._report(f"environment {spec.label}: another process is building it, waiting"),
+            )
+        except LoadError:
+            self._built_one("failed", loop.time() - began)
+            raise
+        self._built_one("built", loop.time() - began)
+        self._report(f"environment {spec.label}: ready after {loop.time() - began:.1f} s")
+        return finished
+
+    async def _serves(self, finished: Finished, spec: EnvironmentSpec) -> bool:
+        """Whether an environment of the same packages, built for another model perhaps, is what this one's would be.
+
+        What mended that one must be what is tried for this one; and its own libraries must be importable.
+        """
+        if finished.facts.get("rescue", "") not in rescues(spec):
+            return False
+        untried = [name for name in spec.libraries if name not in finished.facts.get("libraries", [])]
+        if not untried:
+            return True
+        try:
+            await try_import(untried, finished.path, self._uv)
+        except UvFailed:
+            return False
+        return True
 
     async def _kit(self, python: Interpreter) -> Path:
         key = kit_key(python.minor)

@@ -14,7 +14,7 @@ from pathlib import Path
 from packaging.version import Version
 
 from .installed import Installed, unmet
-from .spec import EnvironmentSpec
+from .spec import EnvironmentSpec, label_of
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Planned:
     #: None where there is no model directory, or it could not be read.
     spec: EnvironmentSpec | None = None
     error: str = ""
+    #: The key of the environment that is built for it, where that is not of its requirements alone.
+    built: str = ""
 
 
 @dataclass
@@ -83,7 +85,8 @@ def _row_of(item: Planned, unmet_here: Sequence[str], shared: Installed) -> Row:
     spec = item.spec
     own = item.choice == "isolated" or (item.choice == "auto" and unmet_here and spec and not spec.says_nothing)
     if spec is not None and own:
-        return Row(spec.key, spec.label, spec.python, spec=spec)
+        key = item.built or spec.key
+        return Row(key, label_of(spec.python, key), spec.python, spec=spec)
     return Row("shared", "shared", ".".join(shared.python_version.split(".")[:2]))
 
 

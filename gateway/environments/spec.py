@@ -31,6 +31,8 @@ from .uv import Uv
 _KEY_FORMAT = 1
 #: The same for environments of several indexes, beside `_KEY_FORMAT`.
 _INDEX_FORMAT = 1
+#: And of those that are known by their packages.
+_RESOLVED_FORMAT = "resolved 1"
 #: What compiled packages depend on beside Python; a cache may be shared by unlike machines.
 MACHINE = f"{sys.platform}-{platform.machine()}-{platform.libc_ver()[0]}"
 _MINOR = re.compile(r"^\D*(\d+)\.(\d+)")
@@ -60,6 +62,8 @@ class EnvironmentSpec:
     libraries: tuple[str, ...]
     #: Packages that uv.lock has from another index than the default one; they are among the requirements.
     sources: tuple[Source, ...] = ()
+    #: A hash of the packages that all that was resolved to; "" where that is not known, or does not say everything.
+    resolved: str = ""
 
     @property
     def says_nothing(self) -> bool:
@@ -73,8 +77,24 @@ class EnvironmentSpec:
         return [*self.options, *self.flags, *of_packages]
 
     @property
+    def by_packages(self) -> bool:
+        """Whether the packages that it is resolved to are all of it: names and versions, taken as uv takes them.
+
+        Not with hashes, URLs, paths, options or indexes of its own.
+        """
+        lines = (*self.requirements, *self.constraints)
+        plain = all(line.requirement is not None and not line.requirement.url and not line.hashed for line in lines)
+        return plain and bool(self.requirements) and not (self.options or self.flags or self.sources)
+
+    @property
     def key(self) -> str:
-        """Hash of Python's minor version, the machine, and the requirements, constraints and options."""
+        """Hash of Python's minor version, the machine, and the packages that it was resolved to.
+
+        Where these are not known, of the requirements, constraints and options.
+        """
+        if self.resolved:
+            by_packages = [_RESOLVED_FORMAT, self.python, MACHINE, self.resolved]
+            return hashlib.sha256(json.dumps(by_packages).encode()).hexdigest()[:16]
         content = [
             _KEY_FORMAT,
             self.python,

@@ -3,7 +3,8 @@
 A `Store` holds finished folders by key (environments, kits). Any number of processes may share one:
 - a folder appears under its key by one rename, with `.complete` (JSON facts) in it; half-built ones have other names;
 - builders of one key take turns by a lock on `.locks/<key>`, and remove what killed builders left;
-- whoever uses a folder holds a shared lock on its `.used` file, so that pruning leaves it alone.
+- whoever uses a folder holds a shared lock on its `.used` file, so that pruning leaves it alone;
+- a folder may have other names, empty files in its `.names`, which go with it.
 Waiting never blocks the event loop. Called by the environment builder, the kit and `modelhub env prune`.
 """
 
@@ -26,6 +27,7 @@ from ...protocol.locks import open_lock, try_lock
 
 _COMPLETE = ".complete"
 _USED = ".used"
+_NAMES = ".names"
 _POLL_SECONDS = (0.05, 0.5)
 
 
@@ -56,13 +58,31 @@ class Store:
             return None
         return found
 
+    def find_named(self, name: str) -> Finished | None:
+        """The finished folder that has this name beside its key, marked as `find` does. Blocking."""
+        key = self.key_of(name)
+        return self.find(key) if key else None
+
+    def key_of(self, name: str) -> str:
+        """The key of the finished folder that has this name; "" for none. Blocking."""
+        return next((key for key in self._keys() if (self.root / key / _NAMES / name).exists()), "")
+
+    def name(self, key: str, name: str) -> None:
+        """Have a finished folder found by this name too; one that is read-only is not. Blocking."""
+        names = self.root / key / _NAMES
+        with contextlib.suppress(OSError):
+            names.mkdir(exist_ok=True)
+            (names / name).touch()
+
     def finished(self) -> list[Finished]:
         """Every finished folder, without marking any as used. Blocking."""
+        return [found for key in self._keys() if (found := self._read(key))]
+
+    def _keys(self) -> list[str]:
         try:
-            names = sorted(os.listdir(self.root))
+            return sorted(name for name in os.listdir(self.root) if not name.startswith("."))
         except OSError:
             return []
-        return [found for name in names if not name.startswith(".") if (found := self._read(name))]
 
     async def build(
         self, key: str, make: Callable[[Path], Awaitable[dict[str, Any]]], waiting: Callable[[], None]

@@ -51,6 +51,21 @@ def write_config(folder: Path, *entries: dict[str, str]) -> str:
     return str(path)
 
 
+def test_models_whose_lists_come_to_the_same_packages_are_planned_together_once_that_is_known(
+    modelhub: Modelhub, tmp_path: Path
+) -> None:
+    for name, requirements in (("a", "mlflow==9.0\ntiny==2.0.0"), ("b", "mlflow==9.0\ntiny>=2")):
+        make_model(tmp_path / name, requirements)
+    entries = [{"name": name, "uri": f"./{name}", "environment": "isolated"} for name in "ab"]
+    config = write_config(tmp_path, *entries)
+    assert "a, b" not in modelhub("plan", config)
+    assert modelhub("build", config).count("building with Python") == 1
+    assert "KiB of its own)  a, b" in modelhub("plan", config)
+    assert modelhub("list", "--state-dir", str(tmp_path / "state")).count("mlflow==9.0") == 1
+    assert "removed" in modelhub("prune", "--state-dir", str(tmp_path / "state"), "--unused-for", "0")
+    assert "not built yet" in modelhub("plan", config)
+
+
 def test_build_list_plan_prune(modelhub: Modelhub, tmp_path: Path) -> None:
     for name, requirements in (
         ("a", "mlflow==9.0\ntiny==1.0.0"),
