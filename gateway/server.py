@@ -146,7 +146,7 @@ async def _serve(
             asyncio.create_task(follower.run(), name="follow"),
             asyncio.create_task(Freshness(catalog, parts.fetcher).run(), name="ask again"),
             asyncio.create_task(FolderWatch(catalog).run(), name="folders"),
-            asyncio.create_task(_each_second(catalog, registry, book, parts.meeting), name="each second"),
+            asyncio.create_task(_each_second(catalog, registry, book, parts), name="each second"),
             asyncio.create_task(_reload_on_hangup(catalog), name="reload"),
             asyncio.create_task(reap_orphans(), name="orphans"),
             asyncio.create_task(manager.tell_when_ready(lambda: _waits_for(registry)), name="ready"),
@@ -236,6 +236,8 @@ class Parts(NamedTuple):
     #: The processes that start workers and run now.
     starters: Callable[[], list[Starter]]
     meeting: MeetingPlace
+    #: Ends one of them that has no worker.
+    spare: Callable[[], bool]
 
 
 @asynccontextmanager
@@ -285,15 +287,15 @@ async def _parts(settings: Settings, script: Script | None, display: Display, bu
             script_place=place(ScriptServer(script.environment, script.descriptor)) if script is not None else None,
         )
         resources = Resources(channel, counters, preparation.prepare, budget.left_behind)
-        yield Parts(resources, fetcher, artifacts, counters, lambda: list(local.starters()), meeting)
+        yield Parts(resources, fetcher, artifacts, counters, lambda: list(local.starters()), meeting, local.spare)
 
 
-async def _each_second(catalog: Catalog, registry: Registry, book: Sizes, meeting: MeetingPlace) -> None:
+async def _each_second(catalog: Catalog, registry: Registry, book: Sizes, parts: Parts) -> None:
     """Keep what workers connect to, measure them, enforce limits and budgets; save at times what was learnt."""
-    watch = MemoryWatch(PodMemory(), catalog.evict_one)
+    watch = MemoryWatch(PodMemory(), catalog.evict_one, parts.spare)
     for turn in itertools.count(1):
         try:
-            meeting.keep()
+            parts.meeting.keep()
             await watch.look([replica for version in registry.all() for replica in version.replicas])
             await catalog.tick()
         except Exception:

@@ -19,6 +19,7 @@ from typing import Any
 
 from ...protocol.errors import LoadError
 from ..environments.environments import Environment
+from ..system.container import POD_LIMIT, PodMemory
 from .fork_link import ForkServerLink
 from .fork_server import ForkServer
 from .learned import Learned, write
@@ -143,7 +144,7 @@ class ForkServers:
         while (left := max(not_before, min(self._asked[key] + QUIET, latest)) - loop.time()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(left)  # each worker that is asked for meanwhile makes it longer
         self._rests[key] = loop.time() + pause, min(pause * 2, MAX_REST)
-        if not server.lacks or self._current(key) is not server:
+        if not server.lacks or self._current(key) is not server or not await asyncio.to_thread(_room_beside, server):
             return
         try:
             successor = await self._start(environment)
@@ -173,6 +174,14 @@ class ForkServers:
         current = [server for key in self._servers if (server := self._current(key)) is not None]
         return [*(server for server in self._leaving if not server.closed), *current]
 
+    def spare(self) -> bool:
+        """End one that has no worker; false: each has."""
+        idle = [server for server in self.running() if server.idle and not server.leaving]
+        for server in idle[:1]:
+            log.info("fork server of environment %s ends: the container needs its memory", server.environment.label)
+            server.leave()
+        return bool(idle)
+
     async def close(self) -> None:
         both: tuple[asyncio.Future[Any], ...] = (*self._renewals.values(), *self._servers.values())
         starting = [task for task in both if not task.done()]
@@ -181,6 +190,12 @@ class ForkServers:
         await asyncio.gather(*starting, *self._saves, return_exceptions=True)
         servers = [task.result() for task in self._servers.values() if not task.cancelled() and not task.exception()]
         await asyncio.gather(*(server.close() for server in {*servers, *self._leaving}))
+
+
+def _room_beside(server: ForkServer) -> bool:
+    """Whether the container has room for another one like it, and half as much again. Blocks for a moment."""
+    used, limit = PodMemory().used_and_limit()
+    return not limit or used + 1.5 * server.read_memory().rss < POD_LIMIT * limit
 
 
 def _gone(server: ForkServer) -> bool:
@@ -211,6 +226,10 @@ class ScriptServer:
     def running(self) -> list[ForkServerLink]:
         """The script's process is no fork server of ours: nobody asks what it uses."""
         return []
+
+    def spare(self) -> bool:
+        """Nor is it to end."""
+        return False
 
     async def close(self) -> None:
         await self._link.close()

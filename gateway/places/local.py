@@ -38,6 +38,7 @@ class Servers(Protocol):
     def learn(self, environment: Environment, modules: Iterable[str], *, again: bool) -> None: ...
     async def get(self, environment: Environment) -> ForkServerLink: ...
     def running(self) -> Sequence[ForkServerLink]: ...
+    def spare(self) -> bool: ...
     async def close(self) -> None: ...
 
 
@@ -161,6 +162,9 @@ class LocalPlace:
 
     def starters(self) -> Sequence[Starter]:
         return self._servers.running()
+
+    def spare(self) -> bool:
+        return self._servers.spare()
 
     async def close(self) -> None:
         await self._servers.close()

@@ -137,5 +137,8 @@ class Place(Protocol):
     def starters(self) -> Sequence[Starter]:
         """Those that run now."""
 
+    def spare(self) -> bool:
+        """End one of them that has no worker, for the memory that it holds; false: there is none."""
+
     async def close(self) -> None:
         """End everything that was started here."""

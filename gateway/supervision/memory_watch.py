@@ -1,7 +1,8 @@
 """What is done about too much memory, each second.
 
 Every worker is measured by its place. One over its `limits.memory` is killed and replaced. Kubernetes ends the
-whole container when its cgroup is full, so before that the worker that has grown most since it became ready is killed.
+whole container when its cgroup is full, so before that something leaves: a fork server without workers, else an idle
+lazy model, else the worker that has grown most since it became ready.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from typing import Protocol
 
 from ...config.quantities import human_size
 from ..places.place import Place, StartedWorker
-from ..system.container import PodMemory
+from ..system.container import POD_LIMIT, PodMemory
 from ..system.processes import Memory
 
 INTERVAL = 1.0  # seconds
-POD_LIMIT = 0.95  # of the cgroup's limit
 
 
 class Watched(Protocol):
@@ -36,10 +36,13 @@ class Watched(Protocol):
 class MemoryWatch:
     """Runs as a task beside the server."""
 
-    def __init__(self, pod: PodMemory, evict: Callable[[str], Awaitable[bool]]) -> None:
-        """`evict` lets an idle lazy model go; false when there is none."""
+    def __init__(
+        self, pod: PodMemory, evict: Callable[[str], Awaitable[bool]], spare: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`spare` ends what starts workers and has none, `evict` lets an idle lazy model go; false: there is none."""
         self._pod = pod
         self._evict = evict
+        self._spare = spare
 
     async def look(self, slots: Sequence[Watched]) -> None:
         """Measure what runs, then enforce the limits."""
@@ -66,6 +69,8 @@ class MemoryWatch:
             await self._make_room(alive, human_size(used), human_size(limit))
 
     async def _make_room(self, alive: list[tuple[int, Watched]], used: str, limit: str) -> None:
+        if self._spare():
+            return
         if await self._evict(f"evicted: the container uses {used} of its {limit}") or not alive:
             return
         grown, worst = max(alive, key=lambda each: each[0])

@@ -7,6 +7,8 @@ from pathlib import Path
 
 #: Of the memory that there is, for one worker: before the kernel, or Kubernetes, ends everything.
 WORKER_PART = 0.9
+#: Of the container's limit, from which on something has to leave.
+POD_LIMIT = 0.95
 
 
 class PodMemory:

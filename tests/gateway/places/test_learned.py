@@ -19,6 +19,7 @@ from modelhub.serving.gateway.places import learned as learned_module
 from modelhub.serving.gateway.places.fork_server import ForkServer
 from modelhub.serving.gateway.places.fork_servers import ForkServers
 from modelhub.serving.gateway.places.learned import MAX_SPOILT, Learned, write
+from modelhub.serving.gateway.system.container import PodMemory
 from modelhub.serving.protocol.limits import MAX_MODULE_NAMES, MAX_MODULES
 from support.environments import make_environment
 from support.processes import until
@@ -201,6 +202,21 @@ async def test_a_fork_server_without_workers_ends_after_a_while(
     assert not servers.running()
     monkeypatch.setattr(fork_server_module, "IDLE_FOR", 600.0)
     assert (await one(servers, environment)).pid != first.pid
+
+
+async def test_a_full_container_has_one_without_workers_end_and_starts_none_beside_another(
+    servers: ForkServers, environment: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, content in (("memory.max", 1 << 30), ("memory.current", 1 << 30), ("memory.stat", "inactive_file 0")):
+        (tmp_path / name).write_text(str(content))
+    monkeypatch.setattr(fork_servers_module, "PodMemory", lambda: PodMemory(tmp_path))
+    first = await one(servers, environment)
+    servers.learn(environment, ["good"], again=True)
+    await asyncio.wait_for(servers._renewals[environment.key], 20)
+    assert servers.running() == [first]
+    assert servers.spare()
+    await asyncio.wait_for(first.ended.wait(), 20)
+    assert not servers.spare()
 
 
 # ---- the file --------------------------------------------------------------------------------------
