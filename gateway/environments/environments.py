@@ -22,13 +22,15 @@ from .installed import Installed, OwnInstalled, unmet
 from .kit import build_kit, kit_key
 from .pythons import Interpreter, check_python, find_python, inspect_installed
 from .resolve import resolve
-from .spec import EnvironmentSpec, is_model, label_of, read_spec
+from .spec import EnvironmentSpec, Specs, is_model, label_of
 from .store import Finished, Store
 from .uv import Uv, UvFailed
 from .variables import granted
 
 #: uv is parallel by itself; more builds at once would only slow each other and the workers down.
 _BUILDS_AT_ONCE = 2
+#: Answers that are kept of which requirements the shared environment does not meet.
+_REMEMBERED = 1024
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,9 @@ class Environments:
         self._flights = SingleFlight()
         self._slots = asyncio.Semaphore(_BUILDS_AT_ONCE)
         self._reported: set[str] = set()
+        self._specs = Specs(self._uv)
+        #: Of each environment that was asked for: what of it this one, which does not change, does not have.
+        self._unmet_here: dict[str, list[str]] = {}
 
     async def ensure(self, model_path: Path, choice: str, variables: Collection[str] = ()) -> Environment:
         """The environment of a model in a local directory, ready to start workers in.
@@ -106,11 +111,11 @@ class Environments:
             return await self._given(Path(choice), model_path)
         shared = Environment("shared", Path(sys.executable), platform.python_version(), None, "shared")
         if choice == "shared":
-            await self._warn_unmet(model_path, OwnInstalled(), "the shared environment")
+            await self._warn_unmet(model_path, None, "the shared environment")
             return shared
         if choice == "auto" and not await asyncio.to_thread(is_model, model_path):
             return shared  # a service that loads by itself
-        spec = await asyncio.to_thread(read_spec, model_path, self._uv)
+        spec = await asyncio.to_thread(self._specs.read, model_path)
         for item in spec.not_covered:
             self._report_once(f"{model_path.name}: {item}", self._warn)
         lacks = "; ".join(spec.not_covered)
@@ -118,7 +123,7 @@ class Environments:
             if spec.says_nothing:
                 self._report_once(f"{model_path.name}: names no requirements, so the shared environment is used")
                 return replace(shared, lacks=lacks)
-            reasons = await asyncio.to_thread(unmet, spec, OwnInstalled())
+            reasons = await self._unmet(spec)
             if not reasons:
                 return replace(shared, lacks=lacks)
             why = "; ".join(self._uv.mask(reason) for reason in reasons)
@@ -129,6 +134,14 @@ class Environments:
                 f"or set this model's `environment` to `shared` or to the path of a Python"
             )
         return replace(await self._built(spec, variables), lacks=lacks)
+
+    async def _unmet(self, spec: EnvironmentSpec) -> list[str]:
+        key = spec.key
+        if key not in self._unmet_here:
+            if len(self._unmet_here) >= _REMEMBERED:
+                self._unmet_here.clear()
+            self._unmet_here[key] = await asyncio.to_thread(unmet, spec, OwnInstalled())
+        return self._unmet_here[key]
 
     async def close(self) -> None:
         """Stop running builds (nothing half is left) and let go of the environments."""
@@ -238,13 +251,13 @@ class Environments:
                 f"`modelhub env build FILE --state-dir {self._state_dir}` with this configuration"
             )
 
-    async def _warn_unmet(self, model_path: Path, installed: Installed, where: str) -> None:
-        """Say what differs where the user has chosen the environment. It never fails: the choice stands."""
+    async def _warn_unmet(self, model_path: Path, installed: Installed | None, where: str) -> None:
+        """Say what differs where the user has chosen the environment (None: this one). The choice stands."""
         try:
-            spec = await asyncio.to_thread(read_spec, model_path, self._uv)
+            spec = await asyncio.to_thread(self._specs.read, model_path)
         except LoadError:
             return  # no model, or one whose requirements nobody asked for
-        reasons = await asyncio.to_thread(unmet, spec, installed)
+        reasons = await (asyncio.to_thread(unmet, spec, installed) if installed else self._unmet(spec))
         if reasons:
             listed = "; ".join(self._uv.mask(reason) for reason in reasons)
             self._report_once(f"{model_path.name}: {where} is used as configured, though it was logged with {listed}")

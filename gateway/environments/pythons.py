@@ -12,12 +12,14 @@ import os
 import platform
 import re
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...protocol.errors import LoadError
+from ..system.stamps import Stamp, settled, stamps
 from .installed import ListedInstalled
 from .uv import Uv, UvFailed, run_program
 
@@ -26,6 +28,7 @@ import json, platform, sys
 said = {"executable": sys.executable, "version": platform.python_version(), "kind": platform.python_implementation()}
 if len(sys.argv) > 1 and sys.version_info >= (3, 8):
     import importlib.metadata
+    said["path"] = sys.path
     said["versions"], said["requires"] = {}, {}
     for found in importlib.metadata.distributions():
         name = found.metadata["Name"]
@@ -35,6 +38,7 @@ if len(sys.argv) > 1 and sys.version_info >= (3, 8):
 print("PROBE" + json.dumps(said))
 """
 _PROBE_SECONDS = 60.0
+_REMEMBERED = 100
 #: What workers run on.
 _OLDEST = (3, 8)
 
@@ -54,6 +58,10 @@ class Interpreter:
         return f"{self.version} ({self.path})"
 
 
+#: Environments that were given by path: what was found in one, and the stamps of its folders then.
+_inspected: dict[Path, tuple[dict[str, Stamp], Interpreter, ListedInstalled]] = {}
+
+
 async def inspect_python(path: Path) -> Interpreter:
     """Start the Python at `path` (an executable, or a folder such as a venv) and ask what it is.
 
@@ -64,10 +72,21 @@ async def inspect_python(path: Path) -> Interpreter:
 
 
 async def inspect_installed(path: Path) -> tuple[Interpreter, ListedInstalled]:
-    """As `inspect_python`, with the distributions that it has."""
+    """As `inspect_python`, with the distributions that it has: as they were found, until something has changed."""
+    known = _inspected.get(path)
+    if known is not None and await asyncio.to_thread(stamps, known[0]) == known[0]:
+        return known[1], known[2]
+    began = time.time_ns()
     interpreter, said = await _probe(path, distributions=True)
     check_python(interpreter.minor, str(path))
-    return interpreter, ListedInstalled(interpreter.version, said["versions"], said["requires"])
+    installed = ListedInstalled(interpreter.version, said["versions"], said["requires"])
+    as_found = await asyncio.to_thread(stamps, (str(path), str(interpreter.path), *said["path"]))
+    _inspected.pop(path, None)
+    if settled(as_found, began):
+        _inspected[path] = as_found, interpreter, installed
+    while len(_inspected) > _REMEMBERED:
+        del _inspected[next(iter(_inspected))]
+    return interpreter, installed
 
 
 def check_python(minor: str, whose: str) -> None:

@@ -65,6 +65,8 @@ class RequirementFile:
     flags: list[str] = field(default_factory=list)
     #: What is in the files and not honoured, for people.
     not_covered: list[str] = field(default_factory=list)
+    #: The files that were read.
+    files: list[Path] = field(default_factory=list, compare=False)
 
 
 def read_file(path: Path, into: RequirementFile, *, constraint: bool = False) -> None:
@@ -102,6 +104,7 @@ def _read_file(path: Path, into: RequirementFile, constraint: bool, seen: frozen
     path = path.resolve()
     if path in seen:
         return
+    into.files.append(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

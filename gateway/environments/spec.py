@@ -13,6 +13,7 @@ import json
 import platform
 import re
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from ...protocol.errors import LoadError
 from ...protocol.signature import MLMODEL
 from ...protocol.yaml_files import MAX_SIZE, load_yaml
 from ..artifacts.mlmodel import read_mlmodel
+from ..system.stamps import Stamp, settled, stamps
 from .conda import Conda, read_dependencies
 from .lock import Source, read_lock
 from .requirements import RequirementFile, RequirementLine, read_file, read_lines
@@ -33,8 +35,12 @@ _KEY_FORMAT = 1
 _INDEX_FORMAT = 1
 #: And of those that are known by their packages.
 _RESOLVED_FORMAT = "resolved 1"
+#: Models whose spec is remembered.
+_REMEMBERED = 1024
 #: What compiled packages depend on beside Python; a cache may be shared by unlike machines.
 MACHINE = f"{sys.platform}-{platform.machine()}-{platform.libc_ver()[0]}"
+#: Beside those that MLmodel names.
+_OWN_FILES = (MLMODEL, "requirements.txt", "uv.lock", "pyproject.toml")
 _MINOR = re.compile(r"^\D*(\d+)\.(\d+)")
 
 
@@ -64,6 +70,8 @@ class EnvironmentSpec:
     sources: tuple[Source, ...] = ()
     #: A hash of the packages that all that was resolved to; "" where that is not known, or does not say everything.
     resolved: str = ""
+    #: Files that say all that, those that are not there included.
+    files: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     @property
     def says_nothing(self) -> bool:
@@ -132,7 +140,7 @@ def read_spec(model_path: Path, uv: Uv) -> EnvironmentSpec:
     if not is_model(model_path):
         raise LoadError(f"there is no MLflow model at {model_path}: it has no file MLmodel")
     mlmodel = read_mlmodel(model_path)
-    conda_file, virtualenv = mlmodel.environment_files
+    conda_file, virtualenv = own = mlmodel.environment_files
     python_env = _yaml(model_path / virtualenv)
 
     file = RequirementFile()
@@ -163,7 +171,32 @@ def read_spec(model_path: Path, uv: Uv) -> EnvironmentSpec:
         mlflow_version=mlmodel.mlflow_version,
         libraries=_libraries(mlmodel.flavors),
         sources=tuple(sources),
+        files=tuple(str(path) for path in (*(model_path / name for name in (*own, *_OWN_FILES)), *file.files)),
     )
+
+
+class Specs:
+    """Specs of models as they were read, until one of their files has changed: a model is loaded many times."""
+
+    def __init__(self, uv: Uv) -> None:
+        self._uv = uv
+        self._known: dict[Path, tuple[dict[str, Stamp], EnvironmentSpec]] = {}
+
+    def read(self, model_path: Path) -> EnvironmentSpec:
+        """As `read_spec`. Blocking, for a thread."""
+        known = self._known.get(model_path)
+        if known is not None and stamps(known[0]) == known[0]:
+            return known[1]
+        began = time.time_ns()
+        spec = read_spec(model_path, self._uv)
+        as_found = stamps(spec.files)
+        self._known.pop(model_path, None)
+        paths = any(line.requirement is None for line in (*spec.requirements, *spec.constraints))
+        if settled(as_found, began) and not paths:  # what a path leads to may change too
+            self._known[model_path] = as_found, spec
+            while len(self._known) > _REMEMBERED:
+                self._known.pop(next(iter(self._known)), None)
+        return spec
 
 
 def _read_conda(document: dict[str, Any], path: Path, file: RequirementFile) -> Conda:

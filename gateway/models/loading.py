@@ -236,7 +236,7 @@ class Loading:
             if life.state is not ModelState.DRAINING:
                 life.move(ModelState.DRAINING, reason)
             await self._drain()
-            await self._replicas.measure()
+            await self._replicas.measure(exact=False)
             if self._group is not None:
                 self._group.leaves(self._member)
             await self._replicas.stop()

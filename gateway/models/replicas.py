@@ -72,9 +72,9 @@ class Replicas:
             self._artifact.release()
             self._artifact = None
 
-    async def measure(self) -> None:
-        """Read now what their workers use."""
-        await asyncio.gather(*(replica.measure() for replica in self.all))
+    async def measure(self, *, exact: bool = True) -> None:
+        """Read now what their workers use; not `exact`: where that seems to have changed."""
+        await asyncio.gather(*(replica.measure(exact=exact) for replica in self.all))
 
     @property
     def memory_private(self) -> int:

@@ -125,10 +125,10 @@ class Replica:
         """Of its worker, or of the one before until there is another, as measured last."""
         return self.worker.memory if self.worker is not None else self._last_memory
 
-    async def measure(self) -> None:
-        """Read now what its worker uses."""
+    async def measure(self, *, exact: bool = True) -> None:
+        """Read now what its worker uses; not `exact`: where that seems to have changed."""
         if self.worker is not None:
-            await self.place.measure([self.worker], exact=True)
+            await self.place.measure([self.worker], exact=exact)
 
     @property
     def memory_limit(self) -> int:

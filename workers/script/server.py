@@ -154,6 +154,9 @@ class ScriptServer(ForkServer):
         self._workers[pid] = request.token
         self._send(ForkedReply(token=request.token, pid=pid, start=start, why=why))
 
+    def _end_left(self, worker: int) -> None:
+        self._end_session(worker)
+
     def _end_orphans(self) -> None:
         """Whose children these are cannot be told: the script may have started them."""
 

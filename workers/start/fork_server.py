@@ -290,12 +290,16 @@ class ForkServer:
         for pid in linux.session_members(session):
             linux.send_signal(pid, signal.SIGKILL)
 
+    def _end_left(self, worker: int) -> None:
+        """What a worker that has ended has left: all of that is a child of this process now, whatever its session."""
+        self._end_orphans()
+
     def _end_orphans(self) -> None:
         """SIGKILL what a dead worker has left, whatever session it is in.
 
         Each worker is a sub-reaper: what comes here has lost its worker, or is a helper of this process's own.
         """
-        for orphan in linux.children(os.getpid()) - set(self._workers) - self._own:
+        for orphan in linux.own_children() - set(self._workers) - self._own:
             for pid in (orphan, *linux.descendants(orphan)):
                 linux.send_signal(pid, signal.SIGKILL)
 
@@ -311,8 +315,7 @@ class ForkServer:
             if token is None:
                 self._other_exited(pid, status)
                 continue
-            self._end_session(pid)
-            self._end_orphans()
+            self._end_left(pid)
             self._send(
                 ExitedReply(
                     token=token,

@@ -88,7 +88,7 @@ def test_comparing_imports_none_of_what_it_compares(tmp_path: Path) -> None:
     model = make_model(tmp_path / "m", "mlflow\nnumpy\npandas\n", python=".".join(platform.python_version_tuple()[:2]))
     code = (
         "import sys; from pathlib import Path; from modelhub.serving.gateway.environments import environments as e;"
-        f"spec = e.read_spec(Path({str(model)!r}), e.Uv()); assert e.unmet(spec, e.OwnInstalled()) == [];"
+        f"spec = e.Specs(e.Uv()).read(Path({str(model)!r})); assert e.unmet(spec, e.OwnInstalled()) == [];"
         "print({'mlflow', 'numpy', 'pandas', 'rich', 'packaging'} & set(sys.modules))"
     )
     done = subprocess.run(

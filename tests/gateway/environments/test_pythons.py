@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from modelhub.serving.gateway.environments.pythons import find_python, inspect_installed, inspect_python
 from modelhub.serving.gateway.environments.uv import Uv
 from modelhub.serving.protocol.errors import LoadError
-from support.env_parts import PYTHON, make_uv
+from support.env_parts import PYTHON, make_uv, of_yesterday
 
 
 @pytest.fixture
@@ -69,9 +70,8 @@ async def test_a_long_list_is_read_to_its_end(tmp_path: Path, nothing: Uv) -> No
     (tmp_path / "list").write_text(f"[{listed}]")
     assert (await find_python("3.30", pythons=[], uv=make_uv(tmp_path / "uv", f"cat {tmp_path}/list"))).path == wanted
     names = ", ".join(f'"my-{at}-token": "1.{at}"' for at in range(500))
-    script = (
-        f'PROBE{{"executable": "x", "version": "3.30.4", "kind": "CPython", "versions": {{{names}}}, "requires": {{}}}}'
-    )
+    facts = f'"version": "3.30.4", "kind": "CPython", "versions": {{{names}}}, "requires": {{}}, "path": []'
+    script = f'PROBE{{"executable": "x", {facts}}}'
     many = tmp_path / "many"
     many.write_text(f"#!/bin/sh\necho '{script}'\n")
     many.chmod(0o755)
@@ -108,3 +108,19 @@ async def test_distributions_of_a_python_are_listed() -> None:
     assert installed.version("PyZMQ") is not None
     assert installed.version("no-such-distribution") is None
     assert any(line.startswith("pandas") for line in installed.requires("mlflow"))
+
+
+async def test_an_environment_is_looked_at_again_only_when_something_in_it_has_changed(tmp_path: Path) -> None:
+    site, calls = tmp_path / "site", tmp_path / "calls"
+    site.mkdir()
+    answer = {"executable": str(tmp_path / "python"), "version": f"{PYTHON}.9", "kind": "CPython", "path": [str(site)]}
+    script = f"#!/bin/sh\necho . >> {calls}\necho 'PROBE{json.dumps({**answer, 'versions': {}, 'requires': {}})}'\n"
+    (tmp_path / "python").write_text(script)
+    (tmp_path / "python").chmod(0o755)
+    of_yesterday(tmp_path)
+    first = await inspect_installed(tmp_path / "python")
+    assert await inspect_installed(tmp_path / "python") == first
+    assert calls.read_text() == ".\n"
+    (site / "tiny-1.0.dist-info").mkdir()
+    await inspect_installed(tmp_path / "python")
+    assert calls.read_text() == ".\n.\n"

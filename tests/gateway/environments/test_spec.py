@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelhub.serving.gateway.environments.requirements import RequirementLine
-from modelhub.serving.gateway.environments.spec import EnvironmentSpec, read_spec
+from modelhub.serving.gateway.environments.spec import EnvironmentSpec, Specs, read_spec
 from modelhub.serving.gateway.environments.uv import Uv
 from modelhub.serving.protocol.errors import LoadError
-from support.env_parts import make_model, make_wheel, offline
+from support.env_parts import make_model, make_wheel, of_yesterday, offline
 
 UV = Uv()
 
@@ -227,3 +227,31 @@ def test_a_key_is_the_same_in_the_next_release(tmp_path: Path) -> None:
     machine = f"{sys.platform}-{platform.machine()}-{platform.libc_ver()[0]}"
     content = json.dumps([1, "3.11", machine, ["tiny==1.0"], [], []])
     assert spec.key == hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def test_a_spec_is_read_again_only_when_one_of_its_files_has_changed(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m", "-r more/base.txt\ntiny==1.0.0\n")
+    (model / "more").mkdir()
+    (model / "more" / "base.txt").write_text("mlflow==9.0\n")
+    specs = Specs(Uv())
+    assert specs.read(model) is not specs.read(model), "what has just been written may be written once more"
+    of_yesterday(model)
+    first = specs.read(model)
+    assert specs.read(model) is first
+    (model / "more" / "base.txt").write_text("mlflow==8.0 \n")
+    second = specs.read(model)
+    assert [line.text for line in second.requirements] == ["mlflow==8.0", "tiny==1.0.0"]
+    of_yesterday(model)
+    second = specs.read(model)
+    (model / "conda.yaml").write_text("dependencies: [python=3.9]\n")
+    assert specs.read(model) is not second
+
+
+def test_a_spec_with_paths_is_read_each_time(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m", "mlflow==9.0\n./tiny-1.0.whl\n")
+    (model / "tiny-1.0.whl").write_bytes(b"one")
+    of_yesterday(model)
+    specs = Specs(Uv())
+    first = specs.read(model).key
+    (model / "tiny-1.0.whl").write_bytes(b"two")
+    assert specs.read(model).key != first

@@ -133,7 +133,7 @@ def test_a_new_version_takes_over_in_a_group_with_one_place(gateway: Start, mode
 
 
 def test_a_new_version_that_finds_no_room_takes_over_when_the_old_one_leaves(gateway: Start, models: Path) -> None:
-    running = gateway(group(copies(models, 1), memory_budget="20MiB", idle_timeout="4s"))
+    running = gateway(group(copies(models, 1), memory_budget="14MiB", idle_timeout="4s"))
     assert running.infer("m0", one(1)).status == 200
     rewrite(running, lambda content: versioned(content, "2"))
     running.wait_log("no room for m0/2")
