@@ -61,7 +61,7 @@ class GroupSettings(Section):
     """Names of the models to load at start, in this order; the others follow (eager) or wait (lazy)."""
 
     parallel_loads: Annotated[int, Field(ge=1, le=256), NoBool] = 2
-    """Loads at once at most."""
+    """Loads at once at most, those that have taken more than ten seconds not counted."""
 
     from_: Annotated[FolderSettings | None, Field(alias="from")] = None
     """A folder to find models in, beside those of `models`."""

@@ -2,8 +2,8 @@
 
 What counts is measured: the private bytes of the group's workers. A load is admitted with the size that the
 same content needed last time, so that two loads at once do not overshoot together; a content that was never
-seen loads while no other such one does. Only idle models that are not pinned are evicted, the least recently
-used first, and only when that makes enough room.
+seen loads while no other such one does, or has for longer than ten seconds. Only idle models that are not
+pinned are evicted, the least recently used first, and only when that makes enough room.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ...protocol.errors import NotReady
 from ..system.timeouts import timeout
 from .reloads import Reloads
 from .sizes import Sizes
+from .slots import slot
 
 log = logging.getLogger("modelhub.models")
 
@@ -152,8 +153,8 @@ class Group:
         """
         async with AsyncExitStack() as stack:
             if self.settings.memory_budget and self._known(version) is None:
-                await stack.enter_async_context(self._unknown)
-            await stack.enter_async_context(self.loads)
+                await stack.enter_async_context(slot(self._unknown))
+            await stack.enter_async_context(slot(self.loads))
             await self._admit(version)
             try:
                 yield

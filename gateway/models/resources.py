@@ -12,9 +12,7 @@ from ...config.settings import ModelSettings
 from ..dispatch.channel import Channel
 from ..telemetry.counters import Counters
 from .preparation import Prepared
-
-#: A load that waits for something (a network, a lock) must not hold up those that would be done by now.
-SLOT_SECONDS = 10.0
+from .slots import slot
 
 
 class Prepare(Protocol):
@@ -46,18 +44,5 @@ class Resources:
     @asynccontextmanager
     async def load_slot(self) -> AsyncIterator[None]:
         """A place among the loads that run at once; one that takes long gives its place to others and goes on."""
-        await self._loads.acquire()
-        released = False
-
-        def release() -> None:
-            nonlocal released
-            if not released:
-                released = True
-                self._loads.release()
-
-        timer = asyncio.get_running_loop().call_later(SLOT_SECONDS, release)
-        try:
+        async with slot(self._loads):
             yield
-        finally:
-            timer.cancel()
-            release()
