@@ -11,13 +11,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CLIENT_NAMES := $(basename $(notdir $(wildcard tests/clients/*.in)))
 CLIENTS := $(CLIENT_NAMES:%=.venvs/%/.installed)
-ABSENT := $(if $(wildcard bench/run.py),,bench soak) $(if $(wildcard tests/pythons),,test-pythons)
+ABSENT := $(if $(wildcard bench/run.py),,bench bench-loads soak) $(if $(wildcard tests/pythons),,test-pythons)
 UV := $(BIN)/uv
 COMPILE = $(UV) pip compile --universal --upgrade --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet
 ARGS ?=
 ONCE ?=
 
-.PHONY: help install check test test-batches test-clients test-flavours test-hardening test-official test-pythons test-transformer demo demo-models bench soak proto constraints clean
+.PHONY: help install check test test-batches test-clients test-flavours test-hardening test-official test-pythons test-transformer demo demo-models bench bench-loads soak proto constraints clean
 
 help:  # the list that you are reading
 	@echo "usage: make TARGET"
@@ -69,6 +69,9 @@ bench: $(INSTALLED)  ## throughput and latency beside other servers
 
 soak: $(INSTALLED)  ## ten minutes of kills, rolls, large bodies, attacks and a missing MLflow beside a load that may not fail
 	@$(BIN)/python bench/soak.py $(ARGS)
+
+bench-loads: $(INSTALLED)  ## what a second load costs, of each flavour that is installed (ARGS="--python …")
+	@$(BIN)/python bench/loads.py $(ARGS)
 
 proto: $(UV)  ## regenerate gateway/grpc/generated from its .proto
 	@# An old generator on purpose: protobuf runs what an older version has generated, not what a newer one has.

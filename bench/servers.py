@@ -46,7 +46,7 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        below = self._tree()
+        below = self.tree()
         with suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
         try:
@@ -77,7 +77,7 @@ class Server:
     def cpu(self) -> float:
         """CPU seconds of the whole tree so far, the ended and waited-for among them."""
         total = 0.0
-        for process in self._tree():
+        for process in self.tree():
             with suppress(psutil.Error):
                 times = process.cpu_times()
                 total += times.user + times.system + times.children_user + times.children_system
@@ -86,12 +86,13 @@ class Server:
     def memory(self) -> int:
         """Bytes of the whole tree, shared pages once (PSS)."""
         total = 0
-        for process in self._tree():
+        for process in self.tree():
             with suppress(psutil.Error):
                 total += process.memory_full_info().pss
         return total
 
-    def _tree(self) -> list[psutil.Process]:
+    def tree(self) -> list[psutil.Process]:
+        """The server and all below it."""
         try:
             root = psutil.Process(self._process.pid)
             return [root, *root.children(recursive=True)]
@@ -116,6 +117,7 @@ def modelhub(folder: Path, content: Mapping[str, Any], name: str = "modelhub") -
     """Our own server with this configuration (models, groups, defaults)."""
     port = free_port()
     ours = {"host": "127.0.0.1", "port": port, "state_dir": str(folder / "state"), "max_body": "64MiB"}
+    ours = {**ours, **content.get("server", {})}
     config = folder / f"{name}-{port}.yaml"
     defaults = {"environment": "shared", **content.get("defaults", {})}
     config.write_text(yaml.safe_dump({**content, "server": ours, "defaults": defaults}, sort_keys=False))
