@@ -134,10 +134,17 @@ class ForkServers:
         """Have one that knows more take over, unless that is under way."""
         running = self._renewals.get(environment.key)
         if server.lacks and (running is None or running.done()):
-            renewal = asyncio.ensure_future(self._take_over(environment, server))
+            renewal = asyncio.ensure_future(self._keep_up(environment, server))
             self._renewals[environment.key] = renewal
 
-    async def _take_over(self, environment: Environment, server: ForkServer) -> None:
+    async def _keep_up(self, environment: Environment, server: ForkServer) -> None:
+        """Once more where more was learned while the next one started."""
+        current: ForkServer | None = server
+        while current is not None and current.lacks:
+            current = await self._take_over(environment, current)
+
+    async def _take_over(self, environment: Environment, server: ForkServer) -> ForkServer | None:
+        """What takes the place of `server`; None where nothing does now."""
         key, loop = environment.key, asyncio.get_running_loop()
         latest = loop.time() + PATIENCE
         not_before, pause = self._rests.get(key, (0.0, REST))
@@ -145,14 +152,15 @@ class ForkServers:
             await asyncio.sleep(left)  # each worker that is asked for meanwhile makes it longer
         self._rests[key] = loop.time() + pause, min(pause * 2, MAX_REST)
         if not server.lacks or self._current(key) is not server or not await asyncio.to_thread(_room_beside, server):
-            return
+            return None
         try:
             successor = await self._start(environment)
         except LoadError as error:
             log.warning("environment %s keeps its fork server: %s", environment.label, error)
-            return
+            return None
         if self._current(key) is not server:  # it has died meanwhile, and has a successor
-            return await successor.close()
+            await successor.close()
+            return None
         self._servers[key] = started = loop.create_future()
         started.set_result(successor)
         log.info(
@@ -162,6 +170,7 @@ class ForkServers:
         )
         self._leaving = {each for each in self._leaving if not each.closed} | {server}
         server.leave()
+        return successor
 
     def _current(self, key: str) -> ForkServer | None:
         task = self._servers.get(key)

@@ -112,6 +112,27 @@ async def test_what_a_worker_has_imported_another_fork_server_imports_and_takes_
     assert json.loads(file_of(tmp_path).read_text())["modules"] == ["good.inner"]
 
 
+async def test_what_is_learned_while_one_takes_over_has_another_follow(
+    servers: ForkServers,
+    environment: Environment,
+    importers: Callable[[str], list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = servers._start
+
+    async def started_and_learned(environment: Environment) -> ForkServer:
+        found = await start(environment)
+        servers.learn(environment, ["last"], again=True)
+        return found
+
+    first = await one(servers, environment)
+    monkeypatch.setattr(servers, "_start", started_and_learned)
+    servers.learn(environment, ["good"], again=True)
+    second = await taken_over(servers, environment, first)
+    third = await taken_over(servers, environment, second)
+    assert importers("good")[-1] == importers("last")[-1] == third.pid
+
+
 async def test_a_model_that_stays_has_none_started_and_the_next_gateway_begins_with_what_it_imported(
     servers: ForkServers, environment: Environment, importers: Callable[[str], list[int]], tmp_path: Path
 ) -> None:
