@@ -31,7 +31,7 @@ from servers import Server, modelhub
 HERE = Path(__file__).parent
 TAKEN_OVER = "has a new fork server"
 #: Seconds without another one after which no more is to come, and to wait for the first.
-SETTLED, PATIENCE = 15.0, 60.0
+SETTLED, PATIENCE = 30.0, 60.0
 
 
 class Asked:
