@@ -10,7 +10,7 @@ it understands. All of them end in arrays by input name, so whoever batches need
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Dict, Iterator, Mapping, Optional, Protocol
 
 from ...protocol.errors import NotSupported, ServingError
@@ -93,6 +93,7 @@ class ServedModel:
     dialects: Mapping[str, Dialect] = field(default_factory=dict)  # by the kinds of requests that it understands
 
     def __post_init__(self) -> None:
+        self.signature = replace(self.signature)  # its outputs may become others (`promises.py`)
         self.adapter = InputAdapter(self.signature)
         #: The way of text, records, images and PDF into the model.
         self.fields = FieldInputs(self.signature, ImageOptions.from_spec(self.image), PdfOptions.from_spec(self.pdf))

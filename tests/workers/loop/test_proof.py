@@ -26,6 +26,19 @@ def test_an_example_of_two_rows_proves_it(tmp_path: Path) -> None:
     assert (state["enabled"], credits) == (True, 128)
 
 
+def test_what_is_learned_of_one_model_is_not_anothers(tmp_path: Path) -> None:
+    """Models may be made of one signature: the answers of each correct its own."""
+
+    class Unnamed(Doubles):
+        def answer(self, data: pd.DataFrame, params: dict[str, Any]) -> Any:
+            return np.ones((len(data), 3))
+
+    one, other = made(Unnamed()), made(Doubles())
+    proven(one, body(1, 2), tmp_path)
+    assert one.signature.outputs != other.signature.outputs
+    assert [each.name for each in other.signature.outputs] == ["y"]
+
+
 @pytest.mark.parametrize("example", [body(1), body(1, 1, 1)], ids=["one row", "equal rows"])
 def test_an_example_that_shows_nothing(tmp_path: Path, example: bytes) -> None:
     state, credits = proven(made(Doubles()), example, tmp_path)
