@@ -66,6 +66,8 @@ class GrpcPort(Protocol):
 
     def adopt(self, transport: asyncio.Transport, data: bytes) -> None: ...
 
+    def let_go(self) -> None: ...
+
     def refuse(self) -> None: ...
 
 
@@ -78,12 +80,13 @@ class Ports:
         self._grpc = grpc
 
     def let_go(self) -> None:
-        """HTTP's clients are told with their next answers to go elsewhere. New ones are still taken."""
+        """Clients are told to go elsewhere, HTTP's with their next answers. New connections are still taken."""
         for runner in self._runners:
             runner.let_go()
+        self._grpc.let_go()
 
     async def refuse(self) -> None:
-        """No connection is taken any more; gRPC's clients are told so at once."""
+        """No connection is taken any more."""
         for runner in self._runners:
             await runner.refuse()
         self._grpc.refuse()

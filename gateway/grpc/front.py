@@ -127,17 +127,18 @@ class GrpcFront:
         """Whether a call is answered."""
         return any(each.busy for each in self._connections)
 
+    def let_go(self) -> None:
+        """Clients are told to go elsewhere (GOAWAY); their calls go on, and connections that come are taken."""
+        told = tuple(self._connections)
+        for connection in told:
+            connection.let_go()
+        self.loop.call_later(KNOWS_WITHIN, _say_last, told)
+
     def refuse(self) -> None:
-        """Clients are told to go elsewhere (GOAWAY), and nothing new is begun; calls that run go on."""
+        """The same, and nothing new is begun."""
         if not self.ending:
             self.ending = True
-            for connection in tuple(self._connections):
-                connection.let_go()
-            self.loop.call_later(KNOWS_WITHIN, self._refuse_more)
-
-    def _refuse_more(self) -> None:
-        for connection in tuple(self._connections):
-            connection.say_last()
+            self.let_go()
 
     async def close(self, grace: float) -> None:
         """All calls have ended, or had their time: `grace` seconds more."""
@@ -156,6 +157,11 @@ class GrpcFront:
             if done():
                 return
             await asyncio.sleep(LOOKS_AT_END)
+
+
+def _say_last(told: tuple[Connection, ...]) -> None:
+    for connection in told:
+        connection.say_last()
 
 
 def _refuse_other(connection: Connection, stream: int, fields: dict[bytes, bytes]) -> None:

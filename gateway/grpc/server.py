@@ -43,6 +43,10 @@ class GrpcPort:
         """Whether a call is answered."""
         return self.front.busy
 
+    def let_go(self) -> None:
+        """Clients are told to go elsewhere; connections that come are taken all the same."""
+        self.front.let_go()
+
     def refuse(self) -> None:
         """No connection is taken any more, and clients are told to go elsewhere; calls that run go on."""
         for server in self.servers:

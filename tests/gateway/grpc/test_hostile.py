@@ -263,7 +263,9 @@ def test_any_bytes(data: bytes, greeted: bool, frames: list[tuple[int, int, int,
     asyncio.run(send())
 
 
-async def test_clients_are_told_to_go_and_what_they_have_asked_is_answered() -> None:
+@pytest.mark.parametrize("closes", [False, True], ids=["drain_delay", "the end"])
+async def test_clients_are_told_to_go_and_what_they_have_asked_is_answered(closes: bool) -> None:
+    """At once when a drain begins; who comes anew is served until the ports close."""
     go = asyncio.Event()
 
     async def waits(request: InferRequest, body: Any) -> tuple[InferReply, Any]:
@@ -274,7 +276,7 @@ async def test_clients_are_told_to_go_and_what_they_have_asked_is_answered() -> 
     async with grpc_serving(model) as front, peer(front.address) as client:
         client.send(request(1), frame(DATA, END_STREAM, 1, WHOLE))
         await until(lambda: bool(model.asked))
-        front.port.refuse()
+        (front.port.refuse if closes else front.port.let_go)()
         announced = await client.until(GOAWAY)
         assert announced.payload[:4] == b"\x7f\xff\xff\xff"
         client.send(request(3), frame(DATA, END_STREAM, 3, WHOLE))  # it had not seen that yet
@@ -287,6 +289,16 @@ async def test_clients_are_told_to_go_and_what_they_have_asked_is_answered() -> 
         assert {(await client.until(HEADERS, flags=END_STREAM)).stream for _ in range(2)} == {1, 3}
         await client.until_end()
         assert not front.port.busy
+        if closes:
+            with pytest.raises(ConnectionRefusedError):
+                async with peer(front.address):
+                    pass
+            return
+        async with peer(front.address) as another:
+            another.send(request(1), frame(DATA, END_STREAM, 1, WHOLE))
+            assert (await another.until(HEADERS, flags=END_STREAM)).stream == 1
+            front.port.refuse()
+            await another.goaway()
 
 
 async def test_a_call_that_the_client_cancels_is_not_answered() -> None:
