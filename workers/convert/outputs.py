@@ -79,17 +79,16 @@ def named(result: Any, fields: List[Field]) -> Named:
     result = plain_value(result)
     by_name = {each.name: each for each in fields}
     only = fields[0] if len(fields) == 1 and not fields[0].named else None
+    as_json = only if only is not None and only.holds_json else None
     if is_frame(result):
-        if only is not None and only.holds_json:
-            return [(only.name, records(result), only)]
+        if as_json is not None:
+            return [(as_json.name, records(result), as_json)]
         return _with_absent(_columns(result, fields, by_name), fields)
     if isinstance(result, dict) and result:
-        if only is not None and (only.holds_json or len(result) == 1):
-            return [(only.name, result if only.holds_json else next(iter(result.values())), only)]
-        names = _unique([str(key) for key in result])
-        found = [(name, value, by_name.get(name)) for name, value in zip(names, result.values())]
-        return _with_absent(found, fields)
-    if isinstance(result, (list, tuple)) and result and not (only is not None and only.holds_json):
+        if as_json is not None:
+            return [(as_json.name, result, as_json)]
+        return _of_dict(result, only, fields, by_name)
+    if as_json is None and isinstance(result, (list, tuple)) and result:
         members = _members(result, fields, by_name)
         if members is not None:
             return members
@@ -97,6 +96,14 @@ def named(result: Any, fields: List[Field]) -> Named:
     if dtype_names:
         return [(name, result[name], by_name.get(name)) for name in dtype_names]
     return _whole(result, fields)
+
+
+def _of_dict(result: Dict[Any, Any], only: Optional[Field], fields: List[Field], by_name: Dict[str, Field]) -> Named:
+    """Its members as outputs, by their keys."""
+    if only is not None and len(result) == 1:
+        return [(only.name, next(iter(result.values())), only)]
+    names = _unique([str(key) for key in result])
+    return _with_absent([(name, value, by_name.get(name)) for name, value in zip(names, result.values())], fields)
 
 
 def _members(result: Sequence[Any], fields: List[Field], by_name: Dict[str, Field]) -> Optional[Named]:
