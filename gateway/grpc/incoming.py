@@ -7,6 +7,7 @@ is received. What comes of it all the same is thrown away. Part of a call (`call
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 
 from ...protocol.errors import InvalidRequest, NotSupported, ServingError
@@ -24,7 +25,7 @@ LOOKED_AT = 8 << 10
 FIRST_SECONDS, BYTES_A_SECOND = 60.0, 64 << 10
 
 
-class Incoming:
+class Incoming(ABC):
     """One stream's; a `unary` call has one message, others any number, which wait here until they are taken."""
 
     #: The call has one message.
@@ -52,13 +53,13 @@ class Incoming:
         self._arrived: deque[Message] = deque()
         self._waiter: asyncio.Future[None] | None = None
 
+    @abstractmethod
     def on_message(self, message: Message) -> None:
         """The one of a unary call."""
-        raise NotImplementedError
 
+    @abstractmethod
     def on_broken(self, error: ServingError) -> None:
         """No further message can be found: the call ends with this."""
-        raise NotImplementedError
 
     def receive(self, data: bytes, ended: bool) -> None:
         """A part of what the client sends; `ended`: the last one."""
