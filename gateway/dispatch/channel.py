@@ -160,12 +160,13 @@ class Channel:
         if listener.fileno() >= 0:
             self._loop.add_reader(listener, self._accept, listener)
 
-    def drain_all(self) -> None:
-        """Deliver everything that has arrived: what a dead worker still said counts."""
+    def drain(self, peer: Peer | None) -> None:
+        """Deliver everything that has arrived of this one: what a dead worker still said counts."""
         for listener, _ in list(self._listeners.values()):
             self._accept(listener)
         for connection in list(self._connections):
-            connection.read(all_of_it=True)
+            if peer is not None and connection.identity in (None, peer.identity):
+                connection.read(self._largest)
 
     def _deliver(self, connection: Connection, frames: list[Body]) -> None:
         """Hands over what one message of ZeroMQ carries."""

@@ -53,10 +53,13 @@ class Connection:
         """Whose it is, once that has been said."""
         return self._receiver.identity
 
-    def read(self, *, all_of_it: bool = False) -> None:
-        """Takes what has arrived; a part of it where that is much, for others wait for this turn of the loop to end."""
-        most = TURN
-        while not self.closed and (most > 0 or all_of_it):
+    def read(self, most: int = 0) -> None:
+        """Takes what has arrived; a part of it where that is much, for others wait for this turn of the loop to end.
+
+        `most`: bytes that are taken all the same, of one that is about to end.
+        """
+        left = most or TURN
+        while not self.closed and left > 0:
             room = self._receiver.room()
             try:
                 size = self._socket.recv_into(room)
@@ -75,9 +78,9 @@ class Connection:
                 return
             for frames in messages:
                 self._take(self, frames)
-            if size < len(room):
+            if size < len(room) and not most:
                 return
-            most = most - size if self._receiver.within_large else 0
+            left = left - size if most or self._receiver.within_large else 0
 
     def message(self, frames: list[Body]) -> None:
         """Send one."""

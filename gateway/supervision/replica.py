@@ -228,7 +228,7 @@ class Replica:
     def _clean_up(self, link: WorkerLink, worker: StartedWorker | None, why: str) -> None:
         """The worker is gone: its last words count, then what it held is sent again or answered."""
         begun: Mapping[int, float] = {}
-        self._channel.drain_all()
+        self._channel.drain(self._peer)
         if self._peer is not None:
             self._channel.forget(self._peer)
         if worker is not None:
@@ -257,7 +257,7 @@ class Replica:
         either: set[asyncio.Future[Any]] = {self._first_word, worker.exited}
         seconds = self.plan.load_timeout
         await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        self._channel.drain_all()
+        self._channel.drain(self._peer)
         if self._first_word.done():
             return self._first_word.result()
         if not worker.exited.done():

@@ -121,6 +121,28 @@ async def test_a_backlog_of_replies_takes_a_few_turns_of_the_loop(tmp_path: Path
     assert 2 < turns < 12, "others have their turns too"
 
 
+async def test_the_last_words_of_one_are_read_without_those_of_others(tmp_path: Path) -> None:
+    """Who goes on talking must not hold up what another's end is about."""
+    channel, first, second = Channel(), Got(), Got()
+    peers = [channel.expect(token, got) for token, got in zip(TOKENS, (first, second), strict=True)]
+    channel.bind(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as dead, socket.socket(socket.AF_UNIX) as other:
+        for each, token in ((dead, TOKENS[0]), (other, TOKENS[1])):
+            each.connect(str(tmp_path / "s"))
+            each.sendall(
+                GREETING + ready("DEALER", bytes.fromhex(token)) + b"".join(pack(encode([(StatsReply(), b"")])))
+            )
+        await second.until(1)
+        words = b"".join(pack(encode([(ErrorReply(7, "internal", "x" * 40), b"")])))
+        other.sendall(words)
+        dead.sendall(words * 1000)
+        dead.close()
+        channel.drain(peers[0])
+        assert (len(first.messages), len(second.messages)) == (1001, 1)
+        assert peers[0].connection is None
+    channel.close()
+
+
 async def test_a_large_body_goes_both_ways_in_pieces(tmp_path: Path) -> None:
     channel, got = Channel(), Got()
     peer, body = channel.expect(TOKENS[0], got), os.urandom(20 << 20)
